@@ -160,8 +160,8 @@ def make_venv(venv):
     if done.returncode != 0 or not works(venv):
         detail = (done.stderr or done.stdout).strip().splitlines()
         raise SetupError(
-            f"{venv} could not be made: {detail[-1] if detail else 'its Python does not start'}. Check that this Python "
-            "is complete (Debian, Ubuntu: python3-venv) and that the disk has room, and run this command again."
+            f"{venv} could not be made: {detail[-1] if detail else 'its Python does not start'}. Check that this "
+            "Python is complete (Debian, Ubuntu: python3-venv) and that the disk has room, and run this command again."
         )
 
 
@@ -243,7 +243,8 @@ def set_up(groups=(), checkout=CHECKOUT):
 @contextlib.contextmanager
 def _one_at_a_time(checkout):
     """Hold an operating-system lock while `checkout` is set up; it vanishes with its holder, however that ends."""
-    name = "smarttem-setup-" + hashlib.sha256(str(checkout).encode()).hexdigest()[:16] + ".lock"
+    whose = f"{checkout} {os.getuid() if hasattr(os, 'getuid') else ''}"
+    name = "smarttem-setup-" + hashlib.sha256(whose.encode()).hexdigest()[:16] + ".lock"
     with open(os.path.join(tempfile.gettempdir(), name), "a+") as lock:
         waited = False
         while not _try_lock(lock):
