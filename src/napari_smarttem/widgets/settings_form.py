@@ -1,0 +1,431 @@
+"""A form made from a settings model: one editor per field, with units, limits and tooltips taken from the model itself.
+
+Nothing about a particular chooser is known here: whoever writes a settings model gets its form for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QValidator
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QSpinBox,
+    QWidget,
+)
+
+_UNITS = (
+    ("_e_per_a2", "e/Å²"),
+    ("_px_per_s", "px/s"),
+    ("_nm_per_s", "nm/s"),
+    ("_mrad", "mrad"),
+    ("_nm", "nm"),
+    ("_ev", "eV"),
+    ("_pa", "pA"),
+    ("_px", "px"),
+    ("_v", "V"),
+    ("_s", "s"),
+)
+
+
+def units_of(name: str, extra: Mapping[str, Any] | None = None) -> str:
+    """The units a field's name ends in (``exposure_s``: ``s``), or those its ``json_schema_extra`` names; else empty."""
+    if extra and isinstance(extra.get("units"), str):
+        return str(extra["units"])
+    for suffix, units in _UNITS:
+        if name.endswith(suffix):
+            return units
+    return ""
+
+
+def label_of(name: str, info: FieldInfo) -> str:
+    """What the form calls a field: its title, else its name without the units, in words."""
+    if info.title:
+        return info.title
+    for suffix, _ in _UNITS:
+        if name.endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    return name.replace("_", " ").strip().capitalize()
+
+
+class NumberBox(QDoubleSpinBox):
+    """A number with its units, in a multiple of the unit where that reads better (2e-6 s: 2 µs)."""
+
+    def __init__(self, *, units: str = "", factor: float = 1.0, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._factor = factor
+        self.setDecimals(9)
+        self.setStepType(QAbstractSpinBox.StepType.AdaptiveDecimalStepType)
+        self.setKeyboardTracking(False)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setSuffix(f" {units}" if units else "")
+        super().setRange(-1e12, 1e12)
+
+    def set_limits(self, minimum: float, maximum: float) -> None:
+        """Limits in the field's own units."""
+        super().setRange(max(minimum / self._factor, -1e12), min(maximum / self._factor, 1e12))
+
+    def number(self) -> float:
+        """The value in the field's own units."""
+        return float(f"{self.value() * self._factor:.12g}")
+
+    def set_number(self, value: float) -> None:
+        """Show `value`, given in the field's own units."""
+        self.setValue(value / self._factor)
+
+    def textFromValue(self, value: float) -> str:
+        """Four significant digits instead of nine decimals."""
+        return f"{value:.5g}"
+
+    def validate(self, text: str, position: int) -> tuple[Any, str, int]:
+        """Let 1e-3 be typed as well as 0.001."""
+        bare = text.removesuffix(self.suffix()).strip()
+        try:
+            number = float(bare)
+        except ValueError:
+            partial = all(c in "0123456789+-.eE, " for c in bare)
+            return (QValidator.State.Intermediate if partial else QValidator.State.Invalid), text, position
+        inside = self.minimum() <= number <= self.maximum()
+        return (QValidator.State.Acceptable if inside else QValidator.State.Intermediate), text, position
+
+    def valueFromText(self, text: str) -> float:
+        """The number typed, units removed."""
+        try:
+            return float(text.removesuffix(self.suffix()).strip())
+        except ValueError:
+            return self.value()
+
+    def stepBy(self, steps: int) -> None:
+        """A tenth of the value's order of magnitude, also below one (Qt's own adaptive step ends at its decimals)."""
+        value = self.value()
+        magnitude = 10.0 ** math.floor(math.log10(abs(value))) if value else 1.0
+        self.setValue(float(f"{value + steps * magnitude / 10:.6g}"))
+
+    def wheelEvent(self, event: Any) -> None:
+        """The wheel scrolls the dock and changes a number only where it was clicked first."""
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
+
+
+class WholeBox(QSpinBox):
+    """A whole number that the wheel changes only after a click."""
+
+    def __init__(self, units: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setKeyboardTracking(False)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setGroupSeparatorShown(True)
+        self.setSuffix(f" {units}" if units else "")
+        self.setRange(-(2**31), 2**31 - 1)
+
+    def wheelEvent(self, event: Any) -> None:
+        """See `NumberBox.wheelEvent`."""
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
+
+
+class _Editor(QWidget):
+    """One field's editor: `get`, `put`, `changed`."""
+
+    changed = Signal()
+
+    def __init__(self, widget: QWidget | None = None) -> None:
+        super().__init__()
+        self.row = QHBoxLayout(self)
+        self.row.setContentsMargins(0, 0, 0, 0)
+        self.row.setSpacing(4)
+        if widget is not None:
+            self.row.addWidget(widget, 1)
+
+    def get(self) -> Any:
+        """The value, as the settings model wants it."""
+        raise AssertionError("every editor says what its value is")
+
+    def put(self, value: Any) -> None:
+        """Show a value."""
+        raise AssertionError("every editor can show a value")
+
+
+class _Number(_Editor):
+    def __init__(self, name: str, info: FieldInfo, kind: type, default: Any) -> None:
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, Mapping) else None
+        units = units_of(name, extra)
+        low, high = _limits(info)
+        self._kind = kind
+        if kind is int:
+            box: Any = WholeBox(units)
+            box.setRange(max(math.ceil(low), -(2**31)), min(math.floor(high), 2**31 - 1))
+        else:
+            units, factor = _readable(units, default)
+            box = NumberBox(units=units, factor=factor)
+            box.set_limits(low, high)
+        super().__init__(box)
+        self.box = box
+        box.valueChanged.connect(lambda *_: self.changed.emit())
+
+    def get(self) -> Any:
+        return int(self.box.value()) if self._kind is int else self.box.number()
+
+    def put(self, value: Any) -> None:
+        if self._kind is int:
+            self.box.setValue(int(value))
+        else:
+            self.box.set_number(float(value))
+
+
+class _Check(_Editor):
+    def __init__(self) -> None:
+        self.box = QCheckBox()
+        super().__init__(self.box)
+        self.box.toggled.connect(lambda *_: self.changed.emit())
+
+    def get(self) -> bool:
+        return self.box.isChecked()
+
+    def put(self, value: Any) -> None:
+        self.box.setChecked(bool(value))
+
+
+class _Choice(_Editor):
+    def __init__(self, choices: Iterable[Any]) -> None:
+        self.box = QComboBox()
+        self.box.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        for choice in choices:
+            self.box.addItem(str(choice.value if isinstance(choice, Enum) else choice).replace("_", " "), choice)
+        super().__init__(self.box)
+        self.box.currentIndexChanged.connect(lambda *_: self.changed.emit())
+
+    def get(self) -> Any:
+        value = self.box.currentData()
+        return value.value if isinstance(value, Enum) else value
+
+    def put(self, value: Any) -> None:
+        for i in range(self.box.count()):
+            if self.box.itemData(i) == value:
+                self.box.setCurrentIndex(i)
+                return
+
+
+class _Text(_Editor):
+    def __init__(self, *, many: bool = False) -> None:
+        self.box = QLineEdit()
+        self._many = many
+        if many:
+            self.box.setPlaceholderText("all" if many else "")
+        super().__init__(self.box)
+        self.box.editingFinished.connect(self.changed.emit)
+
+    def get(self) -> Any:
+        text = self.box.text().strip()
+        return [part.strip() for part in text.split(",") if part.strip()] if self._many else text
+
+    def put(self, value: Any) -> None:
+        self.box.setText(", ".join(map(str, value)) if self._many else str(value))
+
+
+class _Several(_Editor):
+    """A fixed number of numbers: rows × columns."""
+
+    def __init__(self, name: str, info: FieldInfo, kinds: tuple[type, ...], default: Any) -> None:
+        super().__init__()
+        defaults = default if isinstance(default, (tuple, list)) else [None] * len(kinds)
+        self.editors = [_Number(name, info, kind, start) for kind, start in zip(kinds, defaults, strict=True)]
+        for i, editor in enumerate(self.editors):
+            if i:
+                self.row.addWidget(QLabel("×"))
+            self.row.addWidget(editor, 1)
+            editor.changed.connect(self.changed.emit)
+
+    def get(self) -> Any:
+        return [editor.get() for editor in self.editors]
+
+    def put(self, value: Any) -> None:
+        for editor, one in zip(self.editors, value, strict=True):
+            editor.put(one)
+
+
+class _Optional(_Editor):
+    """A value that may be absent: a tick, and the editor beside it."""
+
+    def __init__(self, inner: _Editor, suggestion: Any) -> None:
+        super().__init__()
+        self.tick = QCheckBox()
+        self.inner = inner
+        self._suggestion = suggestion
+        self.row.addWidget(self.tick)
+        self.row.addWidget(inner, 1)
+        inner.setEnabled(False)
+        self.tick.toggled.connect(self._toggled)
+        inner.changed.connect(self.changed.emit)
+
+    def _toggled(self, on: bool) -> None:
+        self.inner.setEnabled(on)
+        self.changed.emit()
+
+    def get(self) -> Any:
+        return self.inner.get() if self.tick.isChecked() else None
+
+    def put(self, value: Any) -> None:
+        if value is not None:
+            self.inner.put(value)
+        elif self._suggestion is not None:
+            self.inner.put(self._suggestion)
+        self.tick.setChecked(value is not None)
+        self.inner.setEnabled(value is not None)
+
+
+def _limits(info: FieldInfo) -> tuple[float, float]:
+    low, high = -math.inf, math.inf
+    for rule in info.metadata:
+        if isinstance(rule, annotated_types.Ge):
+            low = max(low, float(rule.ge))
+        elif isinstance(rule, annotated_types.Gt):
+            low = max(low, math.nextafter(float(rule.gt), math.inf) if rule.gt else 1e-9)
+        elif isinstance(rule, annotated_types.Le):
+            high = min(high, float(rule.le))
+        elif isinstance(rule, annotated_types.Lt):
+            high = min(high, math.nextafter(float(rule.lt), -math.inf))
+    return max(low, -1e15), min(high, 1e15)
+
+
+def _readable(units: str, default: Any) -> tuple[str, float]:
+    if units == "s" and isinstance(default, (int, float)) and 0 < default < 1e-3:
+        return "µs", 1e-6
+    if units == "s" and isinstance(default, (int, float)) and 0 < default < 1:
+        return "ms", 1e-3
+    return units, 1.0
+
+
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [a for a in get_args(annotation) if a is not type(None)]
+        return (kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]), len(kinds) < len(get_args(annotation))  # noqa: UP007
+    return annotation, False
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+
+
+def editor_for(name: str, info: FieldInfo) -> _Editor | None:
+    """The editor of a field, or None for a kind of field that a form cannot show (a nested model, a mapping)."""
+    annotation, optional = _without_none(_bare(info.annotation))
+    annotation = _bare(annotation)
+    default = None if info.is_required() else info.get_default(call_default_factory=True)
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, Mapping) else {}
+    suggestion = extra.get("suggestion", default)
+    origin = get_origin(annotation)
+    editor: _Editor | None = None
+    if annotation is bool:
+        editor = _Check()
+    elif annotation in (int, float):
+        editor = _Number(name, info, annotation, default if default is not None else suggestion)
+    elif annotation is str:
+        editor = _Text()
+    elif origin is Literal:
+        editor = _Choice(get_args(annotation))
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        editor = _Choice(annotation)
+    elif origin is tuple:
+        kinds = tuple(_bare(kind) for kind in get_args(annotation))
+        if kinds == (str, Ellipsis):
+            editor = _Text(many=True)
+        elif kinds and all(kind in (int, float) for kind in kinds):
+            editor = _Several(name, info, kinds, default)
+    if editor is None:
+        return None
+    if optional:
+        editor = _Optional(editor, suggestion if suggestion is not None else _fallback(annotation))
+    if default is not None or optional:
+        editor.put(default)
+    return editor
+
+
+def _fallback(annotation: Any) -> Any:
+    return {int: 100, float: 60.0}.get(annotation)
+
+
+class SettingsForm(QWidget):
+    """Editors for (some) fields of a pydantic settings model.
+
+    Parameters
+    ----------
+    model : type of BaseModel, optional
+        May be set or exchanged later with `set_model`.
+    fields : iterable of str, optional
+        Show these, in this order; default all that a form can show.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self,
+        model: type[BaseModel] | None = None,
+        fields: Iterable[str] | None = None,
+        *,
+        hidden: Iterable[str] = (),
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._form = QFormLayout(self)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.setVerticalSpacing(4)
+        self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self._form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
+        self.editors: dict[str, _Editor] = {}
+        if model is not None:
+            self.set_model(model, fields, hidden=hidden)
+
+    def set_model(
+        self, model: type[BaseModel], fields: Iterable[str] | None = None, *, hidden: Iterable[str] = ()
+    ) -> None:
+        """Show the editors of another model, at its defaults."""
+        while self._form.rowCount():
+            self._form.removeRow(0)
+        self.editors = {}
+        skip = set(hidden)
+        for name in fields if fields is not None else model.model_fields:
+            if name in skip:
+                continue
+            info = model.model_fields[name]
+            editor = editor_for(name, info)
+            if editor is None:
+                continue
+            label = QLabel(label_of(name, info))
+            for widget in (label, editor):
+                widget.setToolTip(info.description or "")
+            label.setBuddy(editor)
+            editor.setObjectName(name)
+            self._form.addRow(label, editor)
+            self.editors[name] = editor
+            editor.changed.connect(self.changed.emit)
+
+    def values(self) -> dict[str, Any]:
+        """What the form says now, JSON values only; the model judges it."""
+        return {name: editor.get() for name, editor in self.editors.items()}
+
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Show these values; names the form does not have are left alone."""
+        for name, value in values.items():
+            if name in self.editors:
+                self.editors[name].put(value)
