@@ -44,7 +44,7 @@ _UNITS = (
 
 
 def units_of(name: str, extra: Mapping[str, Any] | None = None) -> str:
-    """The units a field's name ends in (``exposure_s``: ``s``), or those its ``json_schema_extra`` names; else empty."""
+    """The units a field's name ends in (``exposure_s``: ``s``), or those its ``json_schema_extra`` names; else ""."""
     if extra and isinstance(extra.get("units"), str):
         return str(extra["units"])
     for suffix, units in _UNITS:

@@ -50,8 +50,8 @@ def state_icons() -> dict[TargetState, QIcon]:
 class TargetModel(QAbstractTableModel):
     """Targets with their verdicts.
 
-    Rows are shown in the order `sort` made and only for the states `set_filter` allows. A verdict repaints only the rows
-    it changes; rows move only when a person sorts or filters.
+    Rows are shown in the order `sort` made and only for the states `set_filter` allows. A verdict repaints only
+    the rows it changes; rows move only when a person sorts or filters.
     """
 
     def __init__(self, parent: Any = None, icons: dict[TargetState, QIcon] | None = None) -> None:
@@ -65,7 +65,7 @@ class TargetModel(QAbstractTableModel):
         self._icons = icons if icons is not None else state_icons()
 
     def set_items(self, items: Sequence[JudgedTarget]) -> str:
-        """Show `items`; returns what it took: ``"nothing"``, ``"rows"`` repainted or ``"reset"`` (rows came or went)."""
+        """Show `items`; returns what it took: ``"nothing"``, ``"rows"`` repainted or ``"reset"`` (rows moved)."""
         same = len(items) == len(self._items) and all(
             new.target.target_id == old.target.target_id for new, old in zip(items, self._items, strict=True)
         )
