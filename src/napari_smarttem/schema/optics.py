@@ -49,4 +49,4 @@ def electron_wavelength_nm(high_tension_v: float) -> float:
     energy_ev = float(high_tension_v)
     rest_ev = 510998.95
     momentum_c_ev = (energy_ev * (energy_ev + 2.0 * rest_ev)) ** 0.5
-    return 1239.841984 / momentum_c_ev
+    return float(1239.841984 / momentum_c_ev)

@@ -1,0 +1,445 @@
+"""Carries out plans: one instrument thread, an explicit state machine, and a journal that is written before anybody is told.
+
+A run ends in one of three ways: finished, stopped by a person, failed with a reason. On each of them the beam is blanked; where it
+did not finish, the optics go back to where they were.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+from psygnal import EmitLoopError, Signal, SignalInstance
+
+from ..schema import (
+    AwaitReview,
+    BadInput,
+    Cancelled,
+    Decision,
+    InstrumentFault,
+    JournalError,
+    Note,
+    Plan,
+    PlanContext,
+    PlanEstimate,
+    RunStop,
+    SmartTEMError,
+    StepResult,
+    TargetState,
+    estimate_duration,
+)
+from .execute import execute
+from .journal import Journal
+from .policy import Policy
+from .review import Review
+from .status import ALLOWED, RunState, RunStatus
+from .watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+TRANSIENT_RETRIES = 2
+LONG_EXPOSURE_S = 1.0
+"""Exposures longer than this are broken off by a pause and made anew; shorter ones are let finish."""
+
+
+class Interrupt:
+    """The token detectors look at: set when the run stops, or when a long exposure is to make way for a pause."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def is_set(self) -> bool:
+        """True once stopping was asked for."""
+        return self._event.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to `timeout` seconds; True where stopping was asked for."""
+        return self._event.wait(timeout)
+
+    def set(self) -> None:
+        """Ask the present exposure to stop."""
+        self._event.set()
+
+    def clear(self) -> None:
+        """Let exposures go on."""
+        self._event.clear()
+
+
+class Runner:
+    """Runs one plan at a time on a guarded instrument.
+
+    Parameters
+    ----------
+    instrument : Guard
+    review : Review
+        Where `AwaitReview` steps go.
+    watchdog_s : float
+        A step that takes five times its estimate, and at least this long, is given up: the beam is blanked and the run fails.
+    launch : callable or None
+        Runs a function on the instrument thread; None starts a thread for each run.
+    """
+
+    status_changed = Signal(object)
+    """`RunStatus`, on the instrument thread."""
+    step_started = Signal(object)
+    """Step."""
+    step_finished = Signal(object)
+    """`StepResult`, once it is in the journal."""
+
+    def __init__(
+        self,
+        instrument: Any,
+        review: Review,
+        *,
+        watchdog_s: float = 30.0,
+        launch: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
+        self.instrument = instrument
+        self.review = review
+        self.watchdog_s = watchdog_s
+        self._launch = launch or _start_thread
+        self._lock = threading.RLock()
+        self._status = RunStatus()
+        self._interrupt = Interrupt()
+        self._wake = threading.Event()
+        self._over = threading.Event()
+        self._over.set()
+        self._stop_reason: str | None = None
+        self._pause = threading.Event()
+        self._abandoned = False
+        self._began = 0.0
+        self._estimate: tuple[PlanEstimate, int, float] | None = None
+        review.closed.connect(self._on_review_closed)
+
+    # -- what a person does
+
+    @property
+    def status(self) -> RunStatus:
+        """Where the run stands now."""
+        with self._lock:
+            return self._with_progress(self._status)
+
+    def start(self, plan: Plan, journal: Journal, *, context: PlanContext, policy: Policy) -> None:
+        """Begin to carry out `plan`, taking steps that are in `journal` from there.
+
+        Raises
+        ------
+        BadInput
+            A run is going on.
+        """
+        with self._lock:
+            if self._status.active:
+                raise BadInput("A run is going on; stop it first.")
+            self._over.clear()
+            self._interrupt.clear()
+            self._wake.clear()
+            self._stop_reason = None
+            self._pause.clear()
+            self._abandoned = False
+            self._estimate = None
+            self._began = time.monotonic()
+            already = sum(step.dose_e_per_a2 for step in journal.steps.values())
+            self._enter(
+                RunState.RUNNING, outcome="", reason="", run_id=journal.start.run_id, step=None, steps_total=None,
+                steps_done=0, dose_e_per_a2=already,
+            )  # fmt: skip
+        self._launch(lambda: self._run(plan, journal, context, policy))
+
+    def pause(self) -> None:
+        """Pause at the next step, or inside a long exposure, which is then made anew. The beam is blanked meanwhile."""
+        with self._lock:
+            if self._status.state not in (RunState.RUNNING, RunState.AWAITING_REVIEW):
+                return
+            self._pause.set()
+            step = self._status.step
+            if getattr(step, "exposure_s", 0.0) > LONG_EXPOSURE_S:
+                self._interrupt.set()
+            self._wake.set()
+
+    def unpause(self) -> None:
+        """Go on after a pause."""
+        with self._lock:
+            self._pause.clear()
+            self._wake.set()
+
+    def stop(self, reason: str = "stopped by a person") -> None:
+        """Stop as soon as the detector lets go. What was acknowledged stays; the run can be resumed."""
+        with self._lock:
+            if not self._status.active or self._stop_reason is not None:
+                return
+            self._stop_reason = reason
+            self._interrupt.set()
+            self._wake.set()
+            if self._status.state is not RunState.STOPPING:
+                self._enter(RunState.STOPPING, reason=reason)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no run goes on; False where `timeout` seconds did not suffice."""
+        return self._over.wait(timeout)
+
+    # -- the instrument thread
+
+    def _run(self, plan: Plan, journal: Journal, context: PlanContext, policy: Policy) -> None:
+        outcome: Literal["finished", "stopped", "failed"] = "failed"
+        reason = "the run ended without saying why"
+        watchdog = Watchdog(self._on_stuck)
+        snapshot = None
+        try:
+            snapshot = self.instrument.snapshot()
+            watchdog.start()
+            self._drive(plan, journal, context, policy, watchdog)
+            outcome, reason = "finished", "the plan is complete"
+        except Cancelled as error:
+            outcome, reason = "stopped", self._stop_reason or str(error)
+        except SmartTEMError as error:
+            reason = str(error)
+        except Exception as error:
+            log.exception("the plan failed")
+            reason = f"The plan itself failed ({type(error).__name__}: {error}); this is a fault of the program, not of the microscope."
+        finally:
+            watchdog.stop()
+            if not self._abandoned:
+                plan.close()
+                self._end(journal, outcome, reason, snapshot)
+
+    def _drive(self, plan: Plan, journal: Journal, context: PlanContext, policy: Policy, watchdog: Watchdog) -> None:
+        seen: set[str] = set()
+        try:
+            step = next(plan)
+            while True:
+                if step.step_id in seen:
+                    raise BadInput(f"The plan gave two steps the id {step.step_id}; ids must be unique within a run.")
+                seen.add(step.step_id)
+                if step.step_id in journal.steps:
+                    result = self._replay(step, journal)
+                else:
+                    self._checkpoint()
+                    result = self._perform(step, journal, context, policy, watchdog)
+                self._after(result)
+                step = plan.send(result)
+        except StopIteration:
+            return
+
+    def _perform(
+        self, step: Any, journal: Journal, context: PlanContext, policy: Policy, watchdog: Watchdog
+    ) -> StepResult:
+        with self._lock:
+            self._status = replace(self._status, step=step)
+        _tell(self.step_started, step)
+        if isinstance(step, AwaitReview):
+            result = self._await_review(step, journal, policy)
+        else:
+            result = self._measure(step, context, watchdog)
+        journal.write_result(result)
+        return result
+
+    def _measure(self, step: Any, context: PlanContext, watchdog: Watchdog) -> StepResult:
+        target_id = getattr(step, "target_id", None)
+        for attempt in range(TRANSIENT_RETRIES + 1):
+            if target_id is not None:
+                if self.review.is_rejected(target_id):
+                    return StepResult(step=step, status="skipped", reason="rejected by a person during the run")
+                self.review.mark(target_id, TargetState.ACQUIRING)
+            allowed_s = max(self.watchdog_s, 5.0 * estimate_duration(step, context))
+            try:
+                with watchdog.watching(step.step_id, allowed_s):
+                    return execute(self.instrument, step, self._interrupt)
+            except InstrumentFault as error:
+                self._unmark(target_id)
+                if not error.transient:
+                    raise
+                if attempt == TRANSIENT_RETRIES:
+                    tried = f"{error} (tried {attempt + 1} times)"
+                    return StepResult(step=step, status="failed", reason=tried)
+                log.warning("%s: %s; trying again", step.step_id, error)
+            except Cancelled:
+                self._unmark(target_id)
+                if self._stop_reason is not None or not self._pause.is_set():
+                    raise
+                self._checkpoint()
+                return self._measure(step, context, watchdog)
+            except BaseException:
+                self._unmark(target_id)
+                raise
+            self._checkpoint()
+        raise AssertionError("the loop above returns or raises")
+
+    def _await_review(self, step: AwaitReview, journal: Journal, policy: Policy) -> StepResult:
+        """Wait with the beam off the specimen; the person's verdicts go to the journal as they are given."""
+        self.instrument.make_safe()
+        started = self.instrument.now_s()
+        earlier = _decisions(journal, step)
+        self.review.open(step, earlier)
+        self._enter(RunState.AWAITING_REVIEW, reason=step.prompt)
+        if policy.judge is not None:
+            policy.judge(self.review)
+            self.review.submit("go")
+        try:
+            while self.review.is_open:
+                self._wake.wait()
+                self._wake.clear()
+                self._checkpoint()
+                if self.review.is_open and self._status.state is RunState.RUNNING:
+                    self._enter(RunState.AWAITING_REVIEW, reason=step.prompt)
+        except Cancelled:
+            self.review.abandon()
+            raise
+        self._checkpoint()
+        self._enter(RunState.RUNNING, reason="")
+        outcome = self.review.outcome
+        return StepResult(step=step, review=outcome, started_s=started, finished_s=self.instrument.now_s())
+
+    def _replay(self, step: Any, journal: Journal) -> StepResult:
+        result = journal.result(step.step_id)
+        if type(result.step) is not type(step):
+            raise JournalError(
+                f"Step {step.step_id} is a {step.kind} in the plan but a {result.step.kind} in {journal.path}; "
+                f"this run was made with other settings or another version, and cannot be resumed."
+            )
+        if isinstance(step, AwaitReview) and result.review is not None:
+            self.review.close_replayed(step, result.review, _decisions(journal, step))
+            self._wake.clear()
+        return result
+
+    def _after(self, result: StepResult) -> None:
+        """Everything that follows once a result is safe: progress, targets, listeners."""
+        step = result.step
+        if isinstance(step, Note) and step.estimate is not None:
+            self._estimate = (step.estimate, self._status.steps_done + 1, time.monotonic())
+        target_id = getattr(step, "target_id", None)
+        with self._lock:
+            done = self._status.steps_done + 1
+            total = None if self._estimate is None else self._estimate[1] + self._estimate[0].steps
+            dose = self._status.dose_e_per_a2 + (0.0 if result.replayed else result.dose_e_per_a2)
+            self._status = replace(self._status, steps_done=done, steps_total=total, dose_e_per_a2=dose)
+        if target_id is not None:
+            self.review.mark(target_id, TargetState.DONE if result.ok else _unmeasured(result))
+        _tell(self.step_finished, result)
+        _tell(self.status_changed, self.status)
+
+    def _checkpoint(self) -> None:
+        """Between steps: stop if that was asked for, wait while paused."""
+        self._raise_if_stopped()
+        if not self._pause.is_set():
+            return
+        self.instrument.make_safe()
+        self._enter(RunState.PAUSED, reason="paused by a person")
+        while self._pause.is_set():
+            self._raise_if_stopped()
+            self._wake.wait()
+            self._wake.clear()
+        self._raise_if_stopped()
+        self._interrupt.clear()
+        # a pause may have hidden the end of a review
+        self._wake.set()
+        self._enter(RunState.RUNNING, reason="")
+
+    def _raise_if_stopped(self) -> None:
+        if self._stop_reason is not None:
+            raise Cancelled(self._stop_reason)
+
+    def _end(
+        self, journal: Journal, outcome: Literal["finished", "stopped", "failed"], reason: str, snapshot: Any
+    ) -> None:
+        self.review.abandon()
+        problems = list(self.instrument.make_safe())
+        if outcome != "finished" and snapshot is not None:
+            try:
+                self.instrument.restore(snapshot)
+            except SmartTEMError as error:
+                problems.append(f"The optics could not be put back: {error}")
+        if problems:
+            reason = " ".join([reason, *problems])
+        try:
+            journal.append(RunStop(outcome=outcome, reason=reason, steps_done=len(journal.steps)))
+            journal.close()
+        except (JournalError, OSError) as error:
+            log.error("the end of the run could not be written: %s", error)
+            if outcome == "finished":
+                outcome, reason = "failed", str(error)
+        self._settle(outcome, reason)
+
+    def _settle(self, outcome: str, reason: str) -> None:
+        state = RunState.FAILED if outcome == "failed" else RunState.FINISHED
+        with self._lock:
+            elapsed = time.monotonic() - self._began
+            self._status = replace(self._status, step=None, elapsed_s=elapsed, remaining_s=None)
+            if outcome == "stopped" and self._status.state is not RunState.STOPPING:
+                self._enter(RunState.STOPPING, reason=reason)
+            self._over.set()
+            self._enter(state, outcome=outcome, reason=reason)
+
+    def _on_stuck(self, step_id: str, waited_s: float) -> None:
+        """The watchdog's thread: the instrument has not come back from a step."""
+        reason = f"The instrument has not answered for {waited_s:.0f} s (step {step_id}); the run was given up."
+        with self._lock:
+            if not self._status.active:
+                return
+            self._stop_reason = self._stop_reason or reason
+        self._interrupt.set()
+        problems = self.instrument.make_safe()
+        # A detector that looks at the token gets a moment to come back by itself; one that never returns is left behind.
+        if self._over.wait(2.0):
+            return
+        with self._lock:
+            self._abandoned = True
+        self.review.abandon()
+        log.error("%s %s", reason, " ".join(problems))
+        self._settle("failed", " ".join([reason, *problems]))
+
+    # -- inside
+
+    def _on_review_closed(self, _outcome: object) -> None:
+        self._wake.set()
+
+    def _unmark(self, target_id: str | None) -> None:
+        if target_id is not None:
+            self.review.mark(target_id, TargetState.APPROVED)
+
+    def _enter(self, state: RunState, **changes: Any) -> None:
+        with self._lock:
+            now = self._status.state
+            if state is not now and state not in ALLOWED[now]:
+                if now is RunState.STOPPING:
+                    return  # a person's stop is not overtaken by what the run was about to do
+                raise AssertionError(f"a run cannot go from {now} to {state}")
+            self._status = replace(self._status, state=state, **changes)
+            status = self._with_progress(self._status)
+        _tell(self.status_changed, status)
+
+    def _with_progress(self, status: RunStatus) -> RunStatus:
+        if not status.active:
+            return status
+        now = time.monotonic()
+        remaining = None
+        if self._estimate is not None:
+            estimate, first_step, since = self._estimate
+            done = status.steps_done - first_step
+            share = min(1.0, done / estimate.steps) if estimate.steps else 1.0
+            remaining = estimate.duration_s if share < 0.02 else (now - since) * (1.0 - share) / share
+        budget = self.instrument.dose_budget_e_per_a2
+        return replace(status, elapsed_s=now - self._began, remaining_s=remaining, dose_budget_e_per_a2=budget)
+
+
+def _unmeasured(result: StepResult) -> TargetState:
+    return TargetState.FAILED if result.status == "failed" else TargetState.REJECTED
+
+
+def _decisions(journal: Journal, step: AwaitReview) -> tuple[Decision, ...]:
+    return tuple(d for d in journal.documents() if isinstance(d, Decision) and d.step_id == step.step_id)
+
+
+def _start_thread(function: Callable[[], None]) -> None:
+    threading.Thread(target=function, name="smarttem-instrument", daemon=True).start()
+
+
+def _tell(signal: SignalInstance, value: object) -> None:
+    """Emit; a listener's error is logged and never stops a run."""
+    try:
+        signal.emit(value)
+    except EmitLoopError as error:
+        log.exception("a listener failed: %s", error)
