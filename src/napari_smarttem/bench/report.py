@@ -1,4 +1,4 @@
-"""The one shape of every bench's report, so that any figure can be compared with its target and its baselines by machine."""
+"""The one shape of every bench's report, so that a machine can compare any figure with its target and baselines."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _cpu_name() -> str:
 
 
 def _plain(number: Any) -> float | int | None:
-    """`number` as a JSON number: numpy scalars become Python's; what is not finite becomes None, which JSON can hold."""
+    """`number` as a JSON number: numpy scalars become Python's; what is not finite becomes None."""
     if number is None:
         return None
     if isinstance(number, (bool, int)):
