@@ -73,8 +73,8 @@ def _steps(axis: Mapping[str, Any], size: int, what: str) -> tuple[float, float]
         return (step or 1.0), float(positions[0])
     if axis.get("expression") is not None:
         raise BadInput(
-            f"{what}: axis {axis.get('name')!r} is given by a formula, which is not evaluated here; convert it in HyperSpy with"
-            " axis.convert_to_uniform_axis() and save it again."
+            f"{what}: axis {axis.get('name')!r} is given by a formula, which is not evaluated here; convert it"
+            " in HyperSpy with axis.convert_to_uniform_axis() and save it again."
         )
     return number(axis.get("scale")) or 0.0, number(axis.get("offset")) or 0.0
 
@@ -156,7 +156,8 @@ def calibrate(
     data : array
         Navigation axes first, spectrum last; every axis ascending (a file's descending axis is turned round).
     axes : tuple of Axis
-        An axis with no (known) unit is ``"pixel"`` with scale 1 and offset 0: a number without a unit is no calibration.
+        An axis with no (known) unit is ``"pixel"`` with scale 1 and offset 0: a number without a unit
+        is no calibration.
     """
     axes = list(axes)
     spectral = _spectral_dimension(axes, to_spectrum)

@@ -127,9 +127,9 @@ def summarise(metadata: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        Any of ``high_tension_v``, ``beam_current_pa``, ``exposure_s`` (per spectrum or image), ``convergence_mrad``,
-        ``collection_mrad``, ``live_time_s`` (of the whole map), ``energy_resolution_mn_ka_ev``, ``microscope``, ``date``,
-        ``time``, ``elements``, ``xray_lines``, ``simulated``.
+        Any of ``high_tension_v``, ``beam_current_pa``, ``exposure_s`` (per spectrum or image),
+        ``convergence_mrad``, ``collection_mrad``, ``live_time_s`` (of the whole map), ``energy_resolution_mn_ka_ev``,
+        ``microscope``, ``date``, ``time``, ``elements``, ``xray_lines``, ``simulated``.
     """
     instrument = "Acquisition_instrument"
     column = f"{instrument}.SEM" if look_up(metadata, f"{instrument}.TEM") is None else f"{instrument}.TEM"

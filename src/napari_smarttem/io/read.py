@@ -87,8 +87,9 @@ def read(path: str | os.PathLike[str], *, lazy: bool | None = None) -> tuple[Fra
     Returns
     -------
     tuple of Frame
-        At least one. ``metadata`` has ``title``, ``file``, ``dataset`` (index in the file), what `provenance.summarise` finds,
-        ``non_finite_values`` where the array holds NaN or infinities, ``axes_in_file`` and ``original`` (cut to a size).
+        At least one. ``metadata`` has ``title``, ``file``, ``dataset`` (index in the file), what `provenance.summarise`
+        finds, ``non_finite_values`` where the array holds NaN or infinities, ``axes_in_file`` and ``original`` (cut
+        to a size).
 
     Raises
     ------
@@ -101,8 +102,8 @@ def read(path: str | os.PathLike[str], *, lazy: bool | None = None) -> tuple[Fra
         module = importlib.import_module(f"rsciio.{module_name}")
     except ImportError as error:
         raise BadInput(
-            f"{path.name} cannot be read: the reader for {path.suffix} files needs a package that is not installed ({error});"
-            " install rosettasciio with the extra for this format."
+            f"{path.name} cannot be read: the reader for {path.suffix} files needs a package that is not installed"
+            f" ({error}); install rosettasciio with the extra for this format."
         ) from error
     try:
         stay_lazy = module_name not in _EAGER_ONLY and (_is_large(path, module_name) if lazy is None else lazy)
@@ -114,7 +115,7 @@ def read(path: str | os.PathLike[str], *, lazy: bool | None = None) -> tuple[Fra
         datasets = module.file_reader(str(path), **arguments)
     except BadInput:
         raise
-    # The readers parse foreign bytes: a damaged file can end in any exception there is, and each means the same to a person.
+    # The readers parse foreign bytes: a damaged file can end in any exception there is, and each means the same.
     except Exception as error:
         raise _unreadable(path, error) from error
     return _frames(path, datasets)
@@ -133,22 +134,21 @@ def is_line_scan(frame: Frame) -> bool:
 def summed_counts(frame: Frame) -> Frame:
     """The spectrum image `frame` summed over its spectra: an image ``(y, x)``, in memory.
 
-    Lazy data are summed block by block, so that memory holds a few blocks, not the file. A pixel of nothing but NaN (one that
-    was not measured) stays NaN. Raises BadInput for anything but a spectrum image.
+    Lazy data are summed block by block, so that memory holds a few blocks, not the file. A pixel of nothing but NaN
+    (one that was not measured) stays NaN. Raises BadInput for anything but a spectrum image.
     """
     if not is_spectrum_image(frame):
+        title, axes = frame.metadata.get("title") or frame.signal, ", ".join(axis.name for axis in frame.axes)
         raise BadInput(
-            f"{frame.metadata.get('title') or frame.signal} has axes {', '.join(a.name for a in frame.axes)}: not a spectrum image"
-            " (y, x, energy), so there are no counts to sum; choose a file with a map of spectra."
+            f"{title} has axes {axes}: not a spectrum image (y, x, energy), so there are no counts to sum;"
+            " choose a file with a map of spectra."
         )
     data = frame.data
-    if data.dtype.kind == "f":
-        total = np.asarray(_nansum(data))
+    kind = data.dtype.kind
+    if kind == "f":
+        total = _sum_finite(data)
     else:
-        kind = data.dtype.kind
-        total = np.asarray(
-            data.sum(axis=-1, dtype={"u": np.uint64, "i": np.int64, "b": np.uint64}.get(kind, np.complex128))
-        )
+        total = np.asarray(data.sum(axis=-1, dtype={"c": np.complex128, "i": np.int64}.get(kind, np.uint64)))
         total = np.abs(total) if kind == "c" else total
     metadata = {**frame.metadata, "made_from": "sum over the spectrum"}
     return Frame(
@@ -156,20 +156,16 @@ def summed_counts(frame: Frame) -> Frame:
     )
 
 
-def _nansum(data: Any) -> np.ndarray:
+def _sum_finite(data: Any) -> np.ndarray:
     if isinstance(data, np.ndarray):
         finite = np.isfinite(data)
         if finite.all():
             return np.asarray(data.sum(axis=-1, dtype=np.float64))
         total = np.where(finite, data, 0).sum(axis=-1, dtype=np.float64)
         return np.where(finite.any(axis=-1), total, np.nan)
-    return np.asarray(
-        data.map_blocks(lambda block: _nansum(block), drop_axis=data.ndim - 1, dtype=np.float64)
-        if data.numblocks[-1] == 1
-        else data.rechunk({data.ndim - 1: -1}).map_blocks(
-            lambda block: _nansum(block), drop_axis=data.ndim - 1, dtype=float
-        )
-    )
+    last = data.ndim - 1
+    whole = data if data.numblocks[last] == 1 else data.rechunk({last: -1})
+    return np.asarray(whole.map_blocks(_sum_finite, drop_axis=last, dtype=np.float64))
 
 
 def _module_for(path: Path) -> str:
@@ -194,8 +190,8 @@ def _module_for(path: Path) -> str:
             raise BadInput(f"{path.name} is empty (0 bytes); copy it again from where it was recorded.")
         if suffix in _HDF5 and not start.startswith(b"\x89HDF"):
             raise BadInput(
-                f"{path.name} is not an HDF5 file although it is called {suffix}; check that it was copied whole and has its own"
-                " extension."
+                f"{path.name} is not an HDF5 file although it is called {suffix}; check that it was copied whole"
+                " and has its own extension."
             )
     except PermissionError as error:
         raise BadInput(f"{path.name} may not be read by this user; change its permissions, or copy it.") from error
@@ -209,22 +205,18 @@ def _is_large(path: Path, module: str) -> bool:
         import h5py
 
         with h5py.File(path, "r") as file:
-            experiments = file.get("Experiments", {})
-            sizes = [_size(experiments[name].get("data")) for name in experiments]
-        return sum(sizes) > LAZY_ABOVE_BYTES
-    if module == "zspy":
+            return _experiments_size(file) > LAZY_ABOVE_BYTES
+    if module == "zspy" and path.is_dir():
         import zarr
 
-        if path.is_dir():
-            group = zarr.open_group(path, mode="r")
-            experiments = group.get("Experiments", {})
-            sizes = [_size(experiments[name].get("data")) for name in experiments]
-            return sum(sizes) > LAZY_ABOVE_BYTES
+        return _experiments_size(zarr.open_group(path, mode="r")) > LAZY_ABOVE_BYTES
     return path.stat().st_size * _EXPANDS.get(module, 1) > LAZY_ABOVE_BYTES
 
 
-def _size(array: Any) -> int:
-    return int(np.prod(array.shape, dtype=float) * array.dtype.itemsize) if array is not None else 0
+def _experiments_size(root: Any) -> int:
+    """Bytes, uncompressed, of all the arrays of a HyperSpy file (HDF5 or zarr)."""
+    arrays = [root[f"Experiments/{name}"].get("data") for name in root.get("Experiments", ())]
+    return sum(int(np.prod(a.shape, dtype=float)) * int(a.dtype.itemsize) for a in arrays if a is not None)
 
 
 def _first_line(error: BaseException) -> str:
