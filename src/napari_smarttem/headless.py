@@ -1,4 +1,4 @@
-"""Runs without a window: what ``smarttem acquire`` and ``smarttem resume`` do with a `Session`, a progress line and Ctrl-C."""
+"""Runs without a window: ``smarttem acquire`` and ``resume``, with a progress line and a Ctrl-C that stops cleanly."""
 
 from __future__ import annotations
 
