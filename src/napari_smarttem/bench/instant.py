@@ -69,7 +69,7 @@ class InstantInstrument:
     field = _FIELD
     native_shape = None
     beam_current_pa = 10.0
-    controls: Mapping[str, ControlInfo] = {  # noqa: RUF012
+    controls: Mapping[str, ControlInfo] = {
         "C1": ControlInfo(name="C1", units="nm", minimum=-1000.0, maximum=1000.0, largest_step=500.0)
     }
 
