@@ -24,6 +24,8 @@ class Settings(BaseModel):
     time_budget_s: float | None = Field(default=None, gt=0)
     shape: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (128, 64)
     signals: tuple[str, ...] = ()
+    places: tuple[Literal["centre", "inside"], ...] = ("inside",)
+    overview_shape: tuple[int, int] | None = None
     rescan: bool = False
     nested: dict[str, int] = {}
 
@@ -50,6 +52,8 @@ def test_every_kind_of_value_goes_in_and_comes_out(form):
         shape=(33, 257),
         signals=("HAADF", "BF"),
         rescan=True,
+        places=("centre",),
+        overview_shape=(7, 9),
     )
     form.put(wanted.model_dump())
     assert Settings(**form.values()) == wanted

@@ -88,7 +88,7 @@ class InstrumentDock(SessionWidget):
         self.mark = QLabel("SIMULATED")
         self.mark.setObjectName("simulated_mark")
         self.mark.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.mark.setToolTip("Nothing here is a measurement: the instrument is a simulation, and every file says so")
+        self.mark.setToolTip("Nothing here is a measurement: the instrument is a simulation; every file says so")
         self.mark.setStyleSheet(
             "background: #E69F00; color: black; font-weight: 700; letter-spacing: 4px; padding: 5px; border-radius: 3px;"
         )
@@ -236,10 +236,15 @@ class InstrumentDock(SessionWidget):
         self._on_instrument()
 
     def disconnect_instrument(self) -> None:
-        """Let go of the instrument; a run is stopped first and the beam blanked."""
+        """Blank the beam and let go of the instrument."""
+        try:
+            future = self.session.disconnect()
+        except SmartTEMError as error:
+            self.show_sentence("error", str(error))
+            return
         self._connecting = True
         self._refresh_buttons()
-        when_done(self.session.disconnect(), self._disconnected, self._not_connected, owner=self)
+        when_done(future, self._disconnected, self._not_connected, owner=self)
 
     def _disconnected(self, _: Any) -> None:
         self._connecting = False

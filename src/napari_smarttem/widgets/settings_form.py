@@ -243,6 +243,25 @@ class _Text(_Editor):
         self.box.setText(", ".join(map(str, value)) if self._many else str(value))
 
 
+class _Ticks(_Editor):
+    """Any of a few words, each with its tick."""
+
+    def __init__(self, choices: Iterable[str]) -> None:
+        super().__init__()
+        self.boxes = {choice: QCheckBox(choice.replace("_", " ")) for choice in choices}
+        for box in self.boxes.values():
+            self.row.addWidget(box)
+            box.toggled.connect(lambda *_: self.changed.emit())
+        self.row.addStretch(1)
+
+    def get(self) -> list[str]:
+        return [choice for choice, box in self.boxes.items() if box.isChecked()]
+
+    def put(self, value: Any) -> None:
+        for choice, box in self.boxes.items():
+            box.setChecked(choice in value)
+
+
 class _Several(_Editor):
     """A fixed number of numbers: rows × columns."""
 
@@ -350,6 +369,8 @@ def editor_for(name: str, info: FieldInfo) -> _Editor | None:
         kinds = tuple(_bare(kind) for kind in get_args(annotation))
         if kinds == (str, Ellipsis):
             editor = _Text(many=True)
+        elif len(kinds) == 2 and get_origin(kinds[0]) is Literal and kinds[1] is Ellipsis:
+            editor = _Ticks(get_args(kinds[0]))
         elif kinds and all(kind in (int, float) for kind in kinds):
             editor = _Several(name, info, kinds, default)
     if editor is None:
@@ -362,6 +383,8 @@ def editor_for(name: str, info: FieldInfo) -> _Editor | None:
 
 
 def _fallback(annotation: Any) -> Any:
+    if get_origin(annotation) is tuple:
+        return tuple(256 for _ in get_args(annotation))
     return {int: 100, float: 60.0}.get(annotation)
 
 
