@@ -1,0 +1,1 @@
+"""Instruments: what one is, where to find them, and what stands between them and a plan."""

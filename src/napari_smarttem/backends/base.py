@@ -1,11 +1,11 @@
 """What an instrument is: an identity, a clock, and the capabilities it has.
 
-A backend is any object with the shape of `Instrument`. It offers the capabilities it has and None for the rest; a task says
-what it needs through `require`, which raises one clear sentence naming what is missing. Backends know nothing of limits,
-budgets or blanking on the way out: `guard.Guard` wraps every one of them.
+A backend is any object with the shape of `Instrument`. It offers the capabilities it has and None for the rest; a task
+says what it needs through `require`, which raises one clear sentence naming what is missing. Backends know nothing of
+limits, budgets or blanking on the way out: `guard.Guard` wraps every one of them.
 
-Every exposure is stamped by the instrument's own clock: frames carry ``exposure_started_s`` and ``exposure_finished_s`` in their
-metadata, so that only frames whose exposure began after a change of the optics are used.
+Every exposure is stamped by the instrument's own clock: frames carry ``exposure_started_s`` and ``exposure_finished_s``
+in their metadata, so that only frames whose exposure began after a change of the optics are used.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Spectrometer(Protocol):
 
     @property
     def dispersion_ev(self) -> float:
-        """eV per channel."""
+        """EV per channel."""
         ...
 
     @property

@@ -32,7 +32,8 @@ def number(what: str, value: Any) -> float:
 def _within(what: str, value: float, limits: tuple[float, float], units: str) -> None:
     if not limits[0] <= value <= limits[1]:
         raise LimitExceeded(
-            f"{what} of {value:g} {units} is outside {limits[0]:g} to {limits[1]:g} {units}; nothing was moved."
+            f"{what} of {value:g} {units} is outside what is possible here, {limits[0]:g} to {limits[1]:g} {units}; "
+            "nothing was done."
         )
 
 
@@ -165,6 +166,11 @@ class GuardedSpectrometer:
         """Smallest and largest energy offset that can be set."""
         return self._inner.energy_offset_range_ev
 
+    @property
+    def exposure_range_s(self) -> tuple[float, float] | None:
+        """Shortest and longest exposure, where the spectrometer says (a recording holds no more than it holds)."""
+        return getattr(self._inner, "exposure_range_s", None)
+
     def set_energy_offset_ev(self, value: float) -> None:
         """Set the energy of channel 0."""
         value = number("The energy offset", value)
@@ -186,6 +192,8 @@ class GuardedSpectrometer:
         """Expose and read; see `Spectrometer.acquire_spectrum`."""
         exposure_s = number("The exposure", exposure_s)
         _within("An exposure", exposure_s, self._guard.limits.exposure_s, "s")
+        if self.exposure_range_s is not None:
+            _within("An exposure", exposure_s, self.exposure_range_s, "s")
         with self._guard.exposure(exposure_s, cancel) as token:
             frame = self._inner.acquire_spectrum(exposure_s, token)
         return check_frame(frame, (self._inner.channels,), f"The {self._inner.signal} spectrum")

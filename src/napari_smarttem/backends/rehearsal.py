@@ -184,6 +184,7 @@ class _Spectrometer:
         self.dispersion_ev: float = inner.dispersion_ev
         self.dispersions_ev: tuple[float, ...] = inner.dispersions_ev
         self.energy_offset_range_ev: tuple[float, float] = inner.energy_offset_range_ev
+        self.exposure_range_s: tuple[float, float] | None = getattr(inner, "exposure_range_s", None)
 
     def set_energy_offset_ev(self, value: float) -> None:
         self.energy_offset_ev = value
