@@ -44,9 +44,7 @@ def test_the_command_line_needs_only_the_standard_library_until_a_command_is_cho
 
 
 def test_nothing_needs_torch():
-    """Issue: the default installation runs without networks' libraries, which would bring gigabytes."""
-    code = (
-        "import sys; sys.modules['torch'] = None; import napari_smarttem.engine.session, napari_smarttem.acquisition.plan, "
-        "napari_smarttem.backends.simulator, napari_smarttem.backends.replay"
-    )
+    """The default installation runs without the networks' libraries, which would bring gigabytes."""
+    rooms = ", ".join(f"napari_smarttem.{room}" for room in ROOMS)
+    code = f"import sys; sys.modules['torch'] = None; import {rooms}"
     subprocess.run([sys.executable, "-c", code], check=True)

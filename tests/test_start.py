@@ -1,4 +1,4 @@
-"""The one-file set-up: what it decides, what it says, and that it survives what happens to set-ups. Needs no network."""
+"""The one-file set-up: what it decides, what it says, what it survives. Needs no network."""
 
 from __future__ import annotations
 
