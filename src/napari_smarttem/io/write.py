@@ -72,10 +72,16 @@ def kind_of(path: Path) -> str:
     raise BadInput(f"{path.name} cannot be written: its name must end in {', '.join(WRITES[:-1])} or {WRITES[-1]}.")
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write rows as ``.csv`` (UTF-8), a column for each key in the order of first appearance; what is absent is empty."""
+def write_table(
+    rows: Sequence[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write rows as ``.csv`` (UTF-8); `columns` come first, then further keys in order; what is absent is empty."""
     target = Path(path)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     with placed(target, overwrite=overwrite) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
