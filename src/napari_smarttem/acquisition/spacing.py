@@ -1,0 +1,79 @@
+"""Spread points over an image: the best first, none nearer to another than a smallest distance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def keep_apart(places_nm: np.ndarray, spacing_nm: float, limit: int) -> np.ndarray:
+    """Indices of points accepted in the given order, each at least `spacing_nm` from all accepted before.
+
+    Parameters
+    ----------
+    places_nm : array, shape (n, 2)
+        Candidates, the most wanted first.
+    spacing_nm : float
+        Smallest distance between two accepted points.
+    limit : int
+        Stop after so many.
+    """
+    if spacing_nm <= 0:
+        return np.arange(min(limit, len(places_nm)))
+    # A cell of side spacing / sqrt(2) holds one point at most, so a candidate has 24 cells to look at (Bridson 2007).
+    cell = spacing_nm / math.sqrt(2.0)
+    corner = places_nm.min(axis=0) if len(places_nm) else np.zeros(2)
+    cells = np.floor((places_nm - corner) / cell).astype(int).tolist()
+    places = places_nm.tolist()
+    taken: dict[tuple[int, int], tuple[float, float]] = {}
+    smallest = spacing_nm * spacing_nm * (1.0 - 1e-9)
+    accepted: list[int] = []
+    for index, (row, column) in enumerate(cells):
+        if (row, column) in taken:
+            continue
+        y, x = places[index]
+        free = True
+        for other_row in range(row - 2, row + 3):
+            for other_column in range(column - 2, column + 3):
+                other = taken.get((other_row, other_column))
+                if other is not None and (other[0] - y) ** 2 + (other[1] - x) ** 2 < smallest:
+                    free = False
+                    break
+            if not free:
+                break
+        if free:
+            taken[row, column] = (y, x)
+            accepted.append(index)
+            if len(accepted) == limit:
+                break
+    return np.array(accepted, dtype=int)
+
+
+def spread(places_nm: np.ndarray, wanted: int, *, spacing_nm: float | None, finest_nm: float) -> np.ndarray:
+    """Up to `wanted` indices out of `places_nm` (the most wanted first), well apart.
+
+    Where `spacing_nm` is None it is made as large as still gives `wanted` points, so that they cover everything there is
+    rather than crowd where the score is highest; `finest_nm` is the smallest distance that makes sense (a pixel).
+    """
+    if len(places_nm) == 0 or wanted <= 0:
+        return np.zeros(0, dtype=int)
+    if spacing_nm is not None:
+        return keep_apart(places_nm, spacing_nm, wanted)
+    best = keep_apart(places_nm, finest_nm, wanted)
+    if len(best) < wanted:
+        return best
+    extent = np.ptp(places_nm, axis=0) + finest_nm
+    low = finest_nm
+    # No packing of discs is denser than pi / sqrt(12), which bounds the spacing from above.
+    high = max(
+        low, 2.0 * math.sqrt(float(extent[0] * extent[1]) / (wanted * math.sqrt(12.0))) + float(extent.max()) / wanted
+    )
+    for _ in range(9):
+        middle = 0.5 * (low + high)
+        trial = keep_apart(places_nm, middle, wanted)
+        if len(trial) == wanted:
+            best, low = trial, middle
+        else:
+            high = middle
+    return best
