@@ -1,6 +1,6 @@
 """The durable record of a run: a folder ``NAME.smarttem`` that survives ``kill -9`` and full disks.
 
-``run.jsonl`` holds one document a line, in the envelope ``{"seq", "crc", "doc"}``; ``data.zarr`` holds the frames, one chunk a frame.
+``run.jsonl`` holds one document a line, in the envelope ``{"seq", "crc", "doc"}``; ``data.zarr`` holds the frames, one chunk each.
 The order of writing is the promise: first the frame's bytes, forced to disk, then the line that acknowledges them, forced to
 disk. A line that is torn (the last one, when the power went) acknowledges nothing and is dropped; everything before it counts.
 """
@@ -334,4 +334,6 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 def _disk_sentence(path: Path, error: OSError) -> str:
     reason = error.strerror or str(error)
-    return f"Nothing more can be written to {path}: {reason}. Make room or mend the disk, then resume the run; what was recorded is safe."
+    return (
+        f"Nothing more can be written to {path}: {reason}. Make room, then resume the run; what was recorded is safe."
+    )

@@ -20,6 +20,7 @@ from ..schema import (
     BadInput,
     Cancelled,
     Decision,
+    DoseBudgetExceeded,
     InstrumentFault,
     JournalError,
     Note,
@@ -195,11 +196,13 @@ class Runner:
             outcome, reason = "finished", "the plan is complete"
         except Cancelled as error:
             outcome, reason = "stopped", self._stop_reason or str(error)
+        except DoseBudgetExceeded as error:
+            outcome, reason = "stopped", str(error)
         except SmartTEMError as error:
             reason = str(error)
         except Exception as error:
             log.exception("the plan failed")
-            reason = f"The plan itself failed ({type(error).__name__}: {error}); this is a fault of the program, not of the microscope."
+            reason = f"The plan itself failed ({type(error).__name__}: {error}); the microscope is not at fault."
         finally:
             watchdog.stop()
             if not self._abandoned:

@@ -209,10 +209,21 @@ class Session:
             self.review.clear(context.field)
             return self._launch(plan, journal, context, judge)
 
-    def resume(self, folder: str | Path, *, policy: str | None = None) -> Path:
+    def resume(
+        self, folder: str | Path, *, policy: str | None = None, dose_budget_e_per_a2: float | None = None
+    ) -> Path:
         """Go on with a run that was stopped, failed or killed; what is acknowledged is not measured again.
 
         Where no instrument is connected, the run's own is connected first.
+
+        Parameters
+        ----------
+        folder : path
+            The run folder.
+        policy : str, optional
+            Who judges from now on; as before where it is None.
+        dose_budget_e_per_a2 : float, optional
+            A new budget, for the whole run; as before where it is None.
 
         Raises
         ------
@@ -223,7 +234,7 @@ class Session:
             self._refuse_while_running("resume another run")
             journal = Journal.open(folder, sync=self._sync)
             try:
-                return self._resume(journal, policy)
+                return self._resume(journal, policy, dose_budget_e_per_a2)
             except BaseException:
                 journal.close()
                 raise
@@ -352,7 +363,7 @@ class Session:
             raise
         return journal.path
 
-    def _resume(self, journal: Journal, policy: str | None) -> Path:
+    def _resume(self, journal: Journal, policy: str | None, budget: float | None) -> Path:
         start = journal.start
         if journal.stop is not None and journal.stop.outcome == "finished":
             raise BadInput(f"{journal.path} is complete ({journal.stop.steps_done} steps); there is nothing to resume.")
@@ -371,7 +382,7 @@ class Session:
         judge = parse_policy(policy or start.policy)
         plan = build_plan(start.plan, start.context)
         instrument.reset_dose(sum(step.dose_e_per_a2 for step in journal.steps.values()))
-        instrument.dose_budget_e_per_a2 = start.dose_budget_e_per_a2
+        instrument.dose_budget_e_per_a2 = start.dose_budget_e_per_a2 if budget is None else budget
         journal.append(Resumed(instrument=instrument.info, steps_done=len(journal.steps)))
         self.review.record = None
         self.review.clear(start.context.field)
