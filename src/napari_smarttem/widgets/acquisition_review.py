@@ -1,4 +1,4 @@
-"""The review page of the *Acquisition* dock: the table of targets, verdicts on many at once, and what the approved will cost."""
+"""The review page of the *Acquisition* dock: the table of targets, verdicts on many at once, and what they will cost."""
 
 from __future__ import annotations
 
@@ -152,15 +152,13 @@ class ReviewPage(QWidget):
         known = {j.target.target_id: j.state for j in self.review.items()} if chosen else {}
         judgeable = sum(1 for i in chosen if known.get(i) in _VERDICTS)
         why = "" if judgeable else "Select targets first, in the table or on the canvas"
-        for button, what in (
-            (self.approve, "Approve"),
-            (self.reject, "Reject"),
-            (self.reset, "Take back the verdict on"),
+        for button, what, key in (
+            (self.approve, "Approve", "A"),
+            (self.reject, "Reject", "R"),
+            (self.reset, "Take back the verdict on", "U"),
         ):
             button.setEnabled(bool(judgeable))
-            button.setToolTip(
-                why or f"{what} the {judgeable} selected ({what[0] if what != 'Take back the verdict on' else 'U'})"
-            )
+            button.setToolTip(why or f"{what} the {judgeable} selected (key {key})")
         counts = self.review.counts()
         open_ones = counts[TargetState.PROPOSED]
         self.approve_all.setEnabled(bool(open_ones))

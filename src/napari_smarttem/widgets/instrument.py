@@ -88,7 +88,7 @@ class InstrumentDock(SessionWidget):
         self.mark = QLabel("SIMULATED")
         self.mark.setObjectName("simulated_mark")
         self.mark.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.mark.setToolTip("Nothing here is a measurement: the instrument is a simulation; every file says so")
+        self.mark.setToolTip("Nothing here is a measurement; every file of a simulated run says so")
         self.mark.setStyleSheet(
             "background: #E69F00; color: black; font-weight: 700; letter-spacing: 4px; padding: 5px; border-radius: 3px;"
         )

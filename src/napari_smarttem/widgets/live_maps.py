@@ -1,0 +1,197 @@
+"""Live maps: counts in each energy window where they were measured, transparent where nothing was measured yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..schema import Field2D, Frame, image_frame
+from .energy_windows import EnergyWindow, EnergyWindows
+from .layers import live_layer, show_image
+
+LONGEST_SIDE_PX = 160
+
+
+class PatchGrid:
+    """Which measured point each pixel of a map belongs to: the nearest one within `radius_nm`, -1 where there is none.
+
+    Points come one after the other; each costs only the pixels around it, so that the ten-thousandth is as quick as the first.
+
+    Parameters
+    ----------
+    field : Field2D
+        What the map covers.
+    radius_nm : float
+        How far a point's patch reaches where no other point is nearer.
+    longest_px : int
+        Pixels along the longer side.
+    """
+
+    def __init__(self, field: Field2D, radius_nm: float, longest_px: int = LONGEST_SIDE_PX) -> None:
+        self.field = field
+        self.pixel_nm = max(field.height_nm, field.width_nm) / longest_px
+        rows = max(1, round(field.height_nm / self.pixel_nm))
+        columns = max(1, round(field.width_nm / self.pixel_nm))
+        self.radius_nm = max(radius_nm, 0.8 * self.pixel_nm)
+        self.owner = np.full((rows, columns), -1, dtype=np.int32)
+        self._squared = np.full((rows, columns), np.inf)
+        self._y = field.y_nm + (np.arange(rows) + 0.5) * self.pixel_nm
+        self._x = field.x_nm + (np.arange(columns) + 0.5) * self.pixel_nm
+
+    def add(self, number: int, y_nm: float, x_nm: float) -> None:
+        """Give point `number` the pixels it is nearest to."""
+        top, bottom = np.searchsorted(self._y, (y_nm - self.radius_nm, y_nm + self.radius_nm))
+        left, right = np.searchsorted(self._x, (x_nm - self.radius_nm, x_nm + self.radius_nm))
+        part = np.s_[top:bottom, left:right]
+        squared = (self._y[top:bottom, None] - y_nm) ** 2 + (self._x[None, left:right] - x_nm) ** 2
+        nearer = (squared <= self.radius_nm**2) & (squared < self._squared[part])
+        self._squared[part][nearer] = squared[nearer]
+        self.owner[part][nearer] = number
+
+    def image(self, values: np.ndarray) -> np.ndarray:
+        """Values of the points as a ``(y, x)`` image, NaN where no point reaches."""
+        if len(values) == 0:
+            return np.full(self.owner.shape, np.nan, dtype=np.float32)
+        image = np.asarray(values, dtype=np.float32)[self.owner]
+        image[self.owner < 0] = np.nan
+        return image
+
+
+class LiveMaps:
+    """Spectra of a run by place, and one image layer for each energy window.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or ViewerModel
+    windows : EnergyWindows
+        The windows a person set; their changes are drawn at the next `draw`.
+    """
+
+    def __init__(self, viewer: Any, windows: EnergyWindows) -> None:
+        self._viewer = viewer
+        self.windows = windows
+        self.layers: dict[str, Any] = {}
+        self._drawn: dict[str, tuple[EnergyWindow, int, int]] = {}
+        self._field: Field2D | None = None
+        self._spacing_nm = 1.0
+        self._simulated = False
+        self.clear()
+
+    def clear(self, field: Field2D | None = None, *, spacing_nm: float = 1.0, simulated: bool = False) -> None:
+        """Forget the spectra: a new run begins over `field`, its points about `spacing_nm` apart."""
+        self._frames: list[Frame] = []
+        self._places: list[tuple[float, float]] = []
+        self._sums: dict[tuple[float, float], np.ndarray] = {}
+        self._field = field
+        self._grid = None if field is None else PatchGrid(field, spacing_nm)
+        self._simulated = simulated
+        self._generation = getattr(self, "_generation", 0) + 1
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def set_spacing(self, spacing_nm: float) -> None:
+        """Make the patches as large as the points are apart."""
+        if self._field is None or self._grid is None or np.isclose(spacing_nm, self._grid.radius_nm, rtol=0.05):
+            return
+        self._grid = PatchGrid(self._field, spacing_nm)
+        for number, place in enumerate(self._places):
+            self._grid.add(number, *place)
+        self._generation += 1
+
+    def add(self, y_nm: float, x_nm: float, spectrum: Frame) -> None:
+        """Take in a spectrum, measured at a place in the coordinates of the overview."""
+        self._frames.append(spectrum)
+        self._places.append((y_nm, x_nm))
+        if self._grid is not None:
+            self._grid.add(len(self._frames) - 1, y_nm, x_nm)
+
+    def values(self, window: EnergyWindow) -> np.ndarray:
+        """Counts of each spectrum inside a window, NaN where the window lies outside the spectrum; shape ``(n,)``."""
+        key = (window.low_ev, window.high_ev)
+        known = self._sums.get(key)
+        start = 0 if known is None else len(known)
+        if start == len(self._frames):
+            return np.empty(0) if known is None else known
+        new = np.array([_counts(frame, window) for frame in self._frames[start:]])
+        joined = new if known is None else np.concatenate((known, new))
+        if len(self._sums) > 64:  # edges dragged about leave their sums behind
+            self._sums.clear()
+        self._sums[key] = joined
+        return joined
+
+    def draw(self) -> bool:
+        """Bring the layers up to date; True where anything had to be drawn. Cheap where nothing changed."""
+        drew = self._drop_layers({window.name for window in self.windows})
+        if self._grid is None or not self._frames:
+            return drew
+        for window in self.windows:
+            stamp = (window, len(self._frames), self._generation)
+            if self._drawn.get(window.name) != stamp:
+                self._draw(window)
+                self._drawn[window.name] = stamp
+                drew = True
+        return drew
+
+    def _draw(self, window: EnergyWindow) -> None:
+        layer = self.layers.get(window.name)
+        if layer is not None and live_layer(self._viewer, layer) is None:
+            return  # the person deleted this map: it stays away
+        assert self._grid is not None
+        field = self._grid.field
+        pixel = self._grid.pixel_nm
+        frame = image_frame(
+            self._grid.image(self.values(window)),
+            pixel_nm=pixel,
+            signal=f"{window.name} map",
+            origin_nm=(field.y_nm + pixel / 2, field.x_nm + pixel / 2),
+            metadata={"simulated": self._simulated, "low_ev": window.low_ev, "high_ev": window.high_ev},
+        )
+        if layer is None:
+            below = self._viewer.layers.index(self._below()) if self._below() is not None else None
+            layer = show_image(
+                self._viewer, frame, colormap=_colormap(window.color), blending="additive", opacity=0.9, index=below
+            )
+        else:
+            show_image(self._viewer, frame, layer)
+            if self._drawn.get(window.name, (window,))[0].color != window.color:
+                layer.colormap = _colormap(window.color)
+        self.layers[window.name] = layer
+
+    def _below(self) -> Any:
+        """The lowest Points layer: maps go under the targets."""
+        for layer in self._viewer.layers:
+            if type(layer).__name__ == "Points":
+                return layer
+        return None
+
+    def _drop_layers(self, keep: set[str]) -> bool:
+        gone = [name for name in self.layers if name not in keep]
+        for name in gone:
+            layer = live_layer(self._viewer, self.layers.pop(name))
+            self._drawn.pop(name, None)
+            if layer is not None:
+                self._viewer.layers.remove(layer)
+        return bool(gone)
+
+    def forget_deleted(self) -> None:
+        """Show again, from now on, the maps that the person had deleted."""
+        for name, layer in tuple(self.layers.items()):
+            if live_layer(self._viewer, layer) is None:
+                del self.layers[name]
+                self._drawn.pop(name, None)
+
+
+def _counts(frame: Frame, window: EnergyWindow) -> float:
+    axis = frame.axes[0]
+    first = int(np.ceil(axis.index(window.low_ev) - 1e-9))
+    last = int(np.floor(axis.index(window.high_ev) + 1e-9))
+    first, last = max(0, first), min(len(frame.data) - 1, last)
+    return float(np.sum(frame.data[first : last + 1], dtype=float)) if last >= first else float("nan")
+
+
+def _colormap(color: str) -> Any:
+    from napari.utils import Colormap
+
+    return Colormap(["#000000", color], name=f"window {color}")
