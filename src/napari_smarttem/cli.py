@@ -257,7 +257,9 @@ def _bench(options: argparse.Namespace) -> int:
     from .bench.report import reached
     from .schema import BadInput
 
-    names = sorted(module.name for module in pkgutil.iter_modules(bench.__path__) if module.name != "report")
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(bench.__path__) if not module.ispkg and module.name != "report"
+    )
     if options.name is None:
         print("\n".join(names))
         return 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from napari_smarttem.bench.instant import InstantInstrument
+from napari_smarttem.bench.parts.instant import InstantInstrument
 from napari_smarttem.engine import session as session_module
 from napari_smarttem.engine.session import Session
 from napari_smarttem.schema import Acquire, AwaitReview, Note, PlanContext, PlanEstimate, PlanSpec, Scan, Target

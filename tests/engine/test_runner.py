@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from napari_smarttem.bench.instant import InstantInstrument
+from napari_smarttem.bench.parts.instant import InstantInstrument
 from napari_smarttem.engine.journal import Journal
 from napari_smarttem.engine.runner import Runner
 from napari_smarttem.engine.status import RunState

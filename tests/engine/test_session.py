@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from napari_smarttem.bench.instant import InstantInstrument
+from napari_smarttem.bench.parts.instant import InstantInstrument
 from napari_smarttem.engine.plans import build_plan
 from napari_smarttem.engine.session import Session
 from napari_smarttem.engine.status import RunState

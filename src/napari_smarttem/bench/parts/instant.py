@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..backends.base import CancelToken
-from ..schema import (
+from ...backends.base import CancelToken
+from ...schema import (
     BadInput,
     Cancelled,
     ControlInfo,
