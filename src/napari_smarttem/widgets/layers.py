@@ -42,7 +42,7 @@ STATE_STYLES: Mapping[TargetState, StateStyle] = {
     TargetState.FAILED: StateStyle("#D55E00", "triangle_down", "▼"),
 }
 _STATES = tuple(STATE_STYLES)
-_CODES = {state: code for code, state in enumerate(_STATES)}
+_CODES: dict[str, int] = {state: code for code, state in enumerate(_STATES)}
 
 
 def _rgba(color: str) -> tuple[float, float, float, float]:
@@ -245,7 +245,7 @@ def live_layer(viewer: Any, layer: Layer | None) -> Layer | None:
 
 def state_codes(states: Iterable[TargetState | str]) -> np.ndarray:
     """States as small integers, shape ``(n,)``: the row in `state_colors` and `state_symbols`."""
-    return np.array([_CODES[TargetState(state)] for state in states], dtype=np.intp)
+    return np.array([_CODES[state] for state in states], dtype=np.intp)
 
 
 def state_colors(codes: np.ndarray) -> np.ndarray:
