@@ -20,6 +20,7 @@ What has no unit in the file is in ``"pixel"``, scale 1; the file's own numbers 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ import numpy as np
 from ..schema import BadInput, Frame
 from .calibration import calibrate, recognise_signal
 from .provenance import apply_mapping, json_safe, look_up, summarise
+
+_log = logging.getLogger(__name__)
 
 LAZY_ABOVE_BYTES = 256 * 2**20
 """Arrays larger than this stay on disk (dask) unless asked for otherwise."""
@@ -106,7 +109,9 @@ def read(path: str | os.PathLike[str], *, lazy: bool | None = None) -> tuple[Fra
             f" ({error}); install rosettasciio with the extra for this format."
         ) from error
     try:
-        stay_lazy = module_name not in _EAGER_ONLY and (_is_large(path, module_name) if lazy is None else lazy)
+        stay_lazy = module_name not in _EAGER_ONLY and (
+            uncompressed_bytes(path) > LAZY_ABOVE_BYTES if lazy is None else lazy
+        )
         arguments: dict[str, Any] = {"lazy": stay_lazy}
         if module_name == "zspy":
             arguments["mode"] = "r"
@@ -200,17 +205,28 @@ def _module_for(path: Path) -> str:
     return module
 
 
-def _is_large(path: Path, module: str) -> bool:
-    if module == "hspy":
-        import h5py
+def uncompressed_bytes(path: str | os.PathLike[str]) -> int:
+    """About how large the arrays in a file are in memory; exact for ``.hspy`` and ``.zspy``, whose headers say so.
 
-        with h5py.File(path, "r") as file:
-            return _experiments_size(file) > LAZY_ABOVE_BYTES
-    if module == "zspy" and path.is_dir():
-        import zarr
+    Takes milliseconds, whatever the size of the file. Zero for a HyperSpy file that cannot be opened: `read` says why.
+    """
+    path = Path(path)
+    module = _MODULES.get(path.suffix.lower(), "")
+    try:
+        if module == "hspy":
+            import h5py
 
-        return _experiments_size(zarr.open_group(path, mode="r")) > LAZY_ABOVE_BYTES
-    return path.stat().st_size * _EXPANDS.get(module, 1) > LAZY_ABOVE_BYTES
+            with h5py.File(path, "r") as file:
+                return _experiments_size(file)
+        if module == "zspy" and path.is_dir():
+            import zarr
+
+            return _experiments_size(zarr.open_group(path, mode="r"))
+    # A damaged HDF5 file can end in any exception; reading it, which follows, tells the person.
+    except Exception as error:
+        _log.debug("%s: size not known (%s)", path, error)
+        return 0
+    return path.stat().st_size * _EXPANDS.get(module, 1)
 
 
 def _experiments_size(root: Any) -> int:
