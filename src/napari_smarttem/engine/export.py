@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def assemble(journal: Journal) -> tuple[Frame, ...]:
         spectra = np.stack([np.asarray(journal.load(done.frames[index]).data) for done, index in entries])
         first = entries[0][0].frames[entries[0][1]]
         points = _points([done for done, _ in entries])
-        facts = provenance | {k: v for k, v in first.metadata.items() if k not in provenance and k != "title"}
+        facts = _common([done.frames[index].metadata for done, index in entries]) | provenance
         table = Frame(
             data=spectra,
             axes=(Axis(name="point"), axis),
@@ -124,6 +124,12 @@ def _by_kind(steps: Sequence[StepDone]) -> dict[tuple[str, Axis, int], list[tupl
             if len(record.axes) == 1:
                 kinds.setdefault((record.signal, record.axes[0], record.shape[0]), []).append((done, index))
     return kinds
+
+
+def _common(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was the same for every spectrum; what differed (time, place) is in the table of points."""
+    first, *others = metadata
+    return {key: value for key, value in first.items() if all(key in m and m[key] == value for m in others)}
 
 
 def _points(steps: Sequence[StepDone]) -> dict[str, Any]:

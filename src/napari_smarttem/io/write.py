@@ -112,8 +112,8 @@ def placed(target: Path, *, overwrite: bool) -> Iterator[Path]:
     finally:
         if part.is_dir():
             shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
+        elif part.exists():
+            part.unlink()
 
 
 def _write_spectra_csv(path: Path, frames: Sequence[Frame]) -> None:
