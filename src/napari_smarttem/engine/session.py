@@ -306,7 +306,8 @@ class Session:
         runner = Runner(guarded, self.review, launch=self._thread.submit)
         # the runner is owned here and dies with the instrument: plain relays, no reference from it to the session's listeners
         for name in ("status_changed", "step_started", "step_finished"):
-            getattr(runner, name).connect(getattr(self, name).emit)
+            # told the number of arguments, psygnal need not find it out by calling a compiled `emit` with 255 ones
+            getattr(runner, name).connect(getattr(self, name).emit, max_args=1, check_nargs=False)
         self._instrument, self._runner = guarded, runner
         _tell(self.instrument_changed, guarded.info)
         return guarded.info
