@@ -48,14 +48,12 @@ def choose_clusters(overview: Overview, options: ClusterOptions, wanted: Wanted)
     quotas = quota([len(m) for m in members], wanted.points, options.rarity)
     mean = float(brightness.mean())
     picks: list[Pick] = []
-    for number, (cluster, places, share) in enumerate(zip(present, members, quotas, strict=True)):
+    for number, (cluster, own, share) in enumerate(zip(present, members, quotas, strict=True)):
         if share == 0:
             continue
         fraction = float((labels == cluster).mean())
-        rank = np.argsort(distance[places], kind="stable")
-        places = places[rank]
+        places = own[np.argsort(distance[own], kind="stable")]
         rows, columns = np.divmod(places, overview.shape[1])
-        # The typical half first; the rest only where that half has no room.
         kept = spread(
             overview.positions_nm(rows, columns),
             share,

@@ -43,7 +43,7 @@ def register(
     *,
     expected_px: tuple[float, float] = (0.0, 0.0),
     search_px: float | None = None,
-    minimum_quality: float = 6.0,
+    minimum_quality: float = 7.0,
 ) -> Registration:
     """Shift of `image` against `reference` to a few hundredths of a pixel.
 
@@ -73,42 +73,35 @@ def register(
         raise BadInput(
             f"Two images of one shape, at least 8 x 8 pixels, are needed to measure drift, got {reference.shape} and {image.shape}."
         )
-    kept = (float(expected_px[0]), float(expected_px[1]))
-    unusable = Registration(kept, math.inf, 0.0, "the image is empty, flat or has many pixels without a value")
-    filled = [_filled(picture) for picture in (reference, image)]
-    if filled[0] is None or filled[1] is None:
-        return unusable
-    first, second = filled
+    expected = np.array(expected_px, dtype=float)
     search = search_px if search_px is not None else min(reference.shape) / 3.0
-    shift = np.array(kept)
-    quality, error = 0.0, math.inf
+    first, second = _filled(reference), _filled(image)
+    if first is None or second is None:
+        return _refused(expected, "the image is empty, flat or has many pixels without a value")
+    shift, bound, taper = expected, search, 1.0
     for attempt in range(3):
         whole = np.rint(shift).astype(int)
-        if any(abs(int(w)) > 0.75 * n for w, n in zip(whole, reference.shape, strict=True)):
-            return Registration(kept, math.inf, 0.0, "the specimen has moved almost out of the image")
         one, other = _overlap(first, second, whole)
-        if min(one.shape) < 8:
-            return Registration(kept, math.inf, 0.0, "the specimen has moved almost out of the image")
-        centre = np.array(kept) - whole
-        rest, quality, error, at_bound = _phase_shift(
-            one, other, centre, search if attempt == 0 else min(search, 2.5) + 0.5
-        )
-        moved = whole + rest
+        if min(*one.shape, *other.shape) < max(8, min(reference.shape) // 4):
+            return _refused(expected, "the specimen has moved almost out of the image")
+        rest, quality, error, at_bound = _phase_shift(one, other, shift - whole, bound, taper)
         if attempt == 0 and at_bound:
-            return Registration(kept, math.inf, quality, "the best match lies at the bound of what drift can have done")
-        converged = bool(np.all(np.rint(moved).astype(int) == whole)) and attempt > 0
-        shift = moved
-        kept_centre = moved
-        if converged:
+            return _refused(expected, "the best match lies at the bound of what drift can have done", quality)
+        shift = whole + rest
+        # The images are cut to the same place now: the window may be wider, and what is left to find is small.
+        bound, taper = min(search, 2.5) + 0.5, 0.25
+        if attempt > 0 and np.all(np.rint(shift).astype(int) == whole):
             break
-        kept = (float(kept_centre[0]), float(kept_centre[1]))
-    result = (float(shift[0]), float(shift[1]))
+    problem = ""
     if quality < minimum_quality:
-        words = f"the images do not match clearly (peak {quality:.1f}x the fluctuations, {minimum_quality:g}x needed)"
-        return Registration(result, error, quality, words)
-    if math.hypot(result[0] - expected_px[0], result[1] - expected_px[1]) > search + 1.0:
-        return Registration(result, error, quality, "the best match lies beyond what drift can have done")
-    return Registration(result, error, quality)
+        problem = f"the images do not match clearly (peak {quality:.1f}x the fluctuations, {minimum_quality:g}x needed)"
+    elif math.hypot(*(shift - expected)) > search + 1.0:
+        problem = "the best match lies beyond what drift can have done"
+    return Registration((float(shift[0]), float(shift[1])), error, quality, problem)
+
+
+def _refused(expected: np.ndarray, problem: str, quality: float = 0.0) -> Registration:
+    return Registration((float(expected[0]), float(expected[1])), math.inf, quality, problem)
 
 
 def _filled(picture: np.ndarray) -> np.ndarray | None:
@@ -124,14 +117,23 @@ def _overlap(first: np.ndarray, second: np.ndarray, whole: np.ndarray) -> tuple[
     """The parts of both images that show the same place, were the shift `whole`."""
     dy, dx = int(whole[0]), int(whole[1])
     rows, columns = first.shape
+    if abs(dy) >= rows or abs(dx) >= columns:
+        return first[:0], second[:0]
     one = first[max(0, -dy) : rows - max(0, dy), max(0, -dx) : columns - max(0, dx)]
     other = second[max(0, dy) : rows + min(0, dy), max(0, dx) : columns + min(0, dx)]
     return one, other
 
 
-def _spectrum(picture: np.ndarray) -> np.ndarray:
-    """Fourier transform of the windowed image; what is wider than a quarter of it (shading) does not count."""
-    window = np.outer(np.hanning(picture.shape[0] + 2)[1:-1], np.hanning(picture.shape[1] + 2)[1:-1])
+def _window(shape: tuple[int, ...], taper: float) -> tuple[np.ndarray, float]:
+    """Cosine-tapered window (Tukey; `taper` 1 is Hann's) and how many neighbouring frequencies it makes one of."""
+    from scipy.signal.windows import tukey
+
+    window = np.outer(tukey(shape[0] + 2, taper)[1:-1], tukey(shape[1] + 2, taper)[1:-1])
+    return window, float((window**4).mean() / (window**2).mean() ** 2)
+
+
+def _spectrum(picture: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Fourier transform of the windowed image about its weighted mean."""
     level = (picture * window).sum() / window.sum()
     return np.asarray(np.fft.fft2((picture - level) * window))
 
@@ -140,36 +142,40 @@ def _frequencies(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None, :]
 
 
-def _weights(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Likelihood weight of every frequency, and the coherence it comes from."""
+def _weights(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Likelihood weight of every frequency of two spectra; what is wider than a quarter of the image (shading) gets none."""
     from scipy import ndimage
 
     fy, fx = _frequencies(one.shape)
     radius = np.hypot(fy, fx)
     corner = radius > 0.42
-    signal = []
+    signal, expected = [], []
     for spectrum in (one, other):
         power = np.abs(spectrum) ** 2
         # The mean of an exponential variable is its median / ln 2; the median is blind to a few Bragg spots out there.
         noise = float(np.median(power[corner])) / math.log(2.0) if corner.any() else 0.0
         smooth = ndimage.gaussian_filter(power, 1.0, mode="wrap")
         excess = np.maximum(smooth - 1.5 * noise, 0.0)
+        expected.append(smooth)
         signal.append(excess / np.maximum(excess + noise, 1e-300))
     coherence = np.clip(signal[0] * signal[1], 0.0, 0.999)
     highpass = 1.0 - np.exp(-0.5 * (radius * 0.35 * min(one.shape)) ** 2)
-    weight = coherence / (1.0 - coherence) * highpass
+    # Divided by the expected power, not by its own: a frequency that happens to be faint here says little.
+    relative = np.abs(one * other) / np.maximum(np.sqrt(expected[0] * expected[1]), 1e-300)
+    weight = coherence / (1.0 - coherence) * highpass * np.minimum(relative, 10.0)
     # Above 0.45 cycles a pixel the beam's sampling aliases; a soft rim keeps the correlation from ringing.
     weight *= np.clip((0.5 - np.maximum(np.abs(fy), np.abs(fx))) / 0.05, 0.0, 1.0)
     weight[0, 0] = 0.0
-    return weight, coherence
+    return weight
 
 
 def _phase_shift(
-    one: np.ndarray, other: np.ndarray, centre: np.ndarray, search: float
+    one: np.ndarray, other: np.ndarray, centre: np.ndarray, search: float, taper: float
 ) -> tuple[np.ndarray, float, float, bool]:
     """Shift, quality, expected error, and whether the peak lies on the bound of the search."""
-    first, second = _spectrum(one), _spectrum(other)
-    weight, _ = _weights(first, second)
+    window, correlated = _window(one.shape, taper)
+    first, second = _spectrum(one, window), _spectrum(other, window)
+    weight = _weights(first, second)
     if not weight.any():
         return np.array(centre, dtype=float), 0.0, math.inf, False
     # A few very bright frequencies (a lattice) must not be all there is: no weight above 50 times the mean.
@@ -190,7 +196,7 @@ def _phase_shift(
     row, column = divmod(place, columns)
     peak = float(correlation[row, column])
     # Fluctuations of a sum of unit phasors with these weights.
-    fluctuation = math.sqrt(float((weight**2).sum()) / 2.0)
+    fluctuation = math.sqrt(float((weight**2).sum()) / 2.0 * correlated)
     neighbours = correlation[
         np.ix_([(row - 1) % rows, row, (row + 1) % rows], [(column - 1) % columns, column, (column + 1) % columns])
     ]
@@ -201,11 +207,11 @@ def _phase_shift(
     shift, peak = _refine_peak(weight * phase, start)
     fy, fx = _frequencies(one.shape)
     mean_phase = max(peak / float(weight.sum()), 1e-6)
-    # Spread of the phases around the plane that the shift is; the window correlates neighbouring frequencies by 1.5 a side.
+    # Spread of the phases around the plane that the shift is; the window correlates neighbouring frequencies.
     residual = np.angle(phase * np.exp(2j * np.pi * (fy * shift[0] + fx * shift[1])))
-    information = 4.0 * np.pi**2 * (weight**1 * (fy**2 + fx**2) / 2.0).sum()
+    information = 4.0 * np.pi**2 * (weight * (fy**2 + fx**2) / 2.0).sum()
     scatter = (weight**2 * residual**2 * (fy**2 + fx**2) / 2.0).sum() * 4.0 * np.pi**2
-    error = 1.5 * math.sqrt(2.0 * float(scatter)) / max(float(information) * mean_phase, 1e-300)
+    error = math.sqrt(2.0 * correlated * float(scatter)) / max(float(information) * mean_phase, 1e-300)
     return shift, peak / fluctuation, error, at_bound
 
 

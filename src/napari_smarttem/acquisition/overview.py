@@ -143,4 +143,4 @@ def noise_map(image: np.ndarray) -> np.ndarray:
             weight = 1.0 / np.maximum(np.abs(variance - slope * level - offset), 1e-3 * variance.mean() + 1e-300)
         fitted = slope * brightness + offset
         fitted = np.maximum(fitted, 0.25 * variance.min())
-    return np.maximum(np.sqrt(np.maximum(fitted, 0.0)), flat)
+    return np.asarray(np.maximum(np.sqrt(np.maximum(fitted, 0.0)), flat))

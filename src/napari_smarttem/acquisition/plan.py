@@ -68,8 +68,9 @@ def _check_reach(settings: AcquisitionSettings, context: PlanContext) -> None:
     )
     if not inside:
         raise BadInput(
-            f"The overview of {field.height_nm:g} x {field.width_nm:g} nm from ({field.y_nm:g}, {field.x_nm:g}) nm reaches beyond "
-            f"the scan field of {bounds.height_nm:g} x {bounds.width_nm:g} nm from ({bounds.y_nm:g}, {bounds.x_nm:g}) nm; make it smaller."
+            f"The overview of {field.height_nm:g} x {field.width_nm:g} nm from ({field.y_nm:g}, {field.x_nm:g}) nm reaches "
+            f"beyond the scan field of {bounds.height_nm:g} x {bounds.width_nm:g} nm from ({bounds.y_nm:g}, "
+            f"{bounds.x_nm:g}) nm; make it smaller."
         )
     unknown = set(settings.overview_signals) - set(context.signals)
     if context.signals and unknown:

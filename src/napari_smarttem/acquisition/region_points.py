@@ -47,7 +47,7 @@ def choose_in_regions(overview: Overview, options: RegionPointOptions, wanted: W
     for number, place in enumerate(dict.fromkeys(sorted(options.places, key=lambda p: p != "centre"))):
         remaining = len(set(options.places)) - number
         share = picks_left if place == "centre" else -(-picks_left // remaining)
-        found = _points(overview, labels, regions, place, share, wanted.spacing_nm)
+        found = _points(overview, labels, regions, place=place, points=share, spacing_nm=wanted.spacing_nm)
         picks += found
         picks_left -= len(found)
     if wanted.spacing_nm is not None and picks:
@@ -61,6 +61,7 @@ def _points(
     overview: Overview,
     labels: np.ndarray,
     regions: tuple[Region, ...],
+    *,
     place: Place,
     points: int,
     spacing_nm: float | None,
@@ -88,9 +89,8 @@ def _points(
         candidates.append((np.asarray(rows), np.asarray(columns)))
     shares = quota([len(rows) for rows, _ in candidates], points, 0.5)
     picks: list[Pick] = []
-    for region, (rows, columns), share in zip(regions, candidates, shares, strict=True):
-        if place == "inside" and share and len(rows):
-            rows, columns = _grid_inside(rows, columns, share)
+    for region, own, share in zip(regions, candidates, shares, strict=True):
+        rows, columns = _grid_inside(*own, share) if place == "inside" and share else own
         places = overview.positions_nm(rows, columns)
         kept = spread(places, share, spacing_nm=spacing_nm, finest_nm=overview.mean_pixel_nm)
         score = {"centre": 0.7, "boundary": 0.6, "inside": 0.4}[place] + 0.3 * float(np.sqrt(region.area_nm2 / largest))

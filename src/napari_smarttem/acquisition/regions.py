@@ -146,16 +146,16 @@ def _classes(view: Overview, options: RegionOptions, seed: int) -> np.ndarray:
 
         distinct = np.unique(smooth).size
         if distinct <= options.classes:
-            return np.unique(smooth, return_inverse=True)[1].reshape(view.shape)
+            return np.asarray(np.unique(smooth, return_inverse=True)[1].reshape(view.shape))
         if options.classes == 2:
-            return (smooth > threshold_otsu(smooth)).astype(int)
+            return np.asarray(smooth > threshold_otsu(smooth), dtype=int)
         try:
             thresholds = threshold_multiotsu(smooth, options.classes, nbins=128 if options.classes < 5 else 48)
         except ValueError as error:
             raise BadInput(
                 f"The overview has too few grey levels for {options.classes} classes; ask for fewer."
             ) from error
-        return np.digitize(smooth, thresholds)
+        return np.asarray(np.digitize(smooth, thresholds))
     from sklearn.cluster import KMeans
 
     from .features import texture
@@ -168,7 +168,7 @@ def _classes(view: Overview, options: RegionOptions, seed: int) -> np.ndarray:
         float(view.image.ravel()[labels == value].mean()) if (labels == value).any() else np.inf
         for value in range(count)
     ]
-    return np.argsort(np.argsort(level))[labels].reshape(view.shape)
+    return np.asarray(np.argsort(np.argsort(level))[labels].reshape(view.shape))
 
 
 def describe(labels: np.ndarray, overview: Frame | Overview) -> tuple[Region, ...]:

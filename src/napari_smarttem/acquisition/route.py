@@ -6,10 +6,15 @@ Up to 12 points the path is the best one there is (Held & Karp, J. SIAM 10 (1962
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 EXACT = 12
 NEIGHBOURS = 10
+
+Move = tuple[str, int, int, int]
+"""What to do (reverse, moved, turned), the first and last place it is done to, and after which place it goes."""
 
 
 def path_length(
@@ -57,7 +62,7 @@ def shortest_path(
 
 def _costs(places: np.ndarray, others: np.ndarray, settle_nm: float) -> np.ndarray:
     distance = np.hypot(places[..., 0] - others[..., 0], places[..., 1] - others[..., 1])
-    return distance + settle_nm * (distance > 0)
+    return np.asarray(distance + settle_nm * (distance > 0))
 
 
 def _exact(places: np.ndarray, fixed_start: bool, settle_nm: float) -> np.ndarray:
@@ -149,7 +154,7 @@ def _refine(
     while waiting:
         point = waiting.pop()
         queued[point] = False
-        move = _best_move(point, nearest[point], position, at, cost, lowest, count)
+        move = _best_move(point, nearest[point], position, at=at, cost=cost, lowest=lowest)
         if move is None:
             continue
         kind, low, high, to = move
@@ -176,10 +181,20 @@ def _refine(
     return path
 
 
-def _best_move(point, near, position, at, cost, lowest, count):  # type: ignore[no-untyped-def]
+def _best_move(
+    point: int,
+    near: list[int],
+    position: list[int],
+    *,
+    at: Callable[[int], int],
+    cost: Callable[[int, int], float],
+    lowest: int,
+) -> Move | None:
     """The move at `point` that shortens the path most, or None: (kind, first, last, after which place)."""
     here = position[point]
-    best, gain = None, 1e-9
+    count = len(position)
+    best: Move | None = None
+    gain = 1e-9
     before, after = at(here - 1), at(here + 1)
     to_after, to_before = cost(point, after), cost(before, point)
     for other in near:

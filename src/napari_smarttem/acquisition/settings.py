@@ -97,7 +97,7 @@ class AcquisitionSettings(Options):
         default=1.0, gt=0, description="Drift to be expected; bounds the search.", json_schema_extra=_units("nm/s")
     )
     drift_minimum_quality: float = Field(
-        default=6.0, gt=0, description="A registration whose peak stands out less than this many times is refused."
+        default=7.0, gt=0, description="A registration whose peak stands out less than this many times is refused."
     )
 
     rounds: int = Field(default=1, ge=1, le=1000, description="Propose, review and measure this many times.")
