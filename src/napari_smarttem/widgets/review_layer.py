@@ -175,7 +175,7 @@ class ReviewLayer(QObject):
     # ------------------------------------------------------------------------------------------ review to canvas
 
     def _review_changed(self, _ids: Any) -> None:
-        if self._dragging or self.viewer is None:
+        if self._dragging or self._window_gone():
             return  # drawn when the drag ends, or not at all
         items = self.session.review.items()
         if self.layer is None and not items:
@@ -259,13 +259,15 @@ class ReviewLayer(QObject):
             QTimer.singleShot(0, self._make_anew)
 
     def _make_anew(self) -> None:
-        viewer = self.viewer
-        window = getattr(viewer, "window", None) if viewer is not None else None
-        if viewer is None or (window is not None and not hasattr(window, "_qt_window")):
-            return  # the window is being closed
-        if self.layer is None:
+        if self.layer is None and not self._window_gone():
             self.refresh()
-            show_message(viewer, "info", "The targets belong to the run and are shown again; the eye hides them.")
+            show_message(self.viewer, "info", "The targets belong to the run and are shown again; the eye hides them.")
+
+    def _window_gone(self) -> bool:
+        """True once the viewer, or the window of a viewer that had one, has been closed."""
+        viewer = self.viewer
+        window = getattr(viewer, "window", None)
+        return viewer is None or (window is not None and getattr(window, "_qt_window", None) is None)
 
     # ------------------------------------------------------------------------------------------ canvas to review
 
