@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from types import NoneType
 
 from ...schema import BadInput
 from ..base import CancelToken
@@ -29,8 +30,8 @@ class Clock:
     """
 
     def __init__(self, speed: float | None = 1.0) -> None:
-        if speed is not None and (math.isnan(speed) or speed <= 0):
-            raise BadInput(f"the speed of the clock must be positive, or None for as fast as possible, got {speed}.")
+        if isinstance(speed, bool) or not isinstance(speed, (int, float, NoneType)) or not (speed is None or speed > 0):
+            raise BadInput(f"the speed of the clock must be positive, or None for as fast as possible, got {speed!r}.")
         self.speed = None if speed is None or math.isinf(speed) else float(speed)
         self._lock = threading.Lock()
         self._virtual_s = 0.0
