@@ -121,11 +121,11 @@ class Replay:
         stated = facts.get("beam_current_pa")
         self._current: float | None = settings["beam_current_pa"] or (float(stated) if _positive(stated) else None)  # type: ignore[arg-type]
         tension = facts.get("high_tension_v")
+        simulated = bool(facts.get("simulated", False))  # a recording of a simulation stays a simulation
         self.info = InstrumentInfo(
             backend="replay",
-            name=f"Recording {recording.path.name}",
-            # A recording of a simulation stays a simulation.
-            simulated=bool(facts.get("simulated", False)),
+            name=f"{'SIMULATED recording' if simulated else 'Recording'} {recording.path.name}",
+            simulated=simulated,
             high_tension_v=float(tension) if _positive(tension) else None,  # type: ignore[arg-type]
             capabilities=("scanner", "spectrometer"),
             settings=settings,
