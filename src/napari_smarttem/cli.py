@@ -125,6 +125,9 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--seed", type=int, default=7, help="of the specimen, the noise and the choice (default: %(default)s)"
     )
+    demo.add_argument(
+        "--no-window", action="store_true", help="take no picture of the window, even where there is a display"
+    )
     demo.set_defaults(run=_demo)
 
     bench = commands.add_parser("bench", parents=[common, machine_readable], help="measure the product's figures")
@@ -231,20 +234,25 @@ def _export(options: argparse.Namespace) -> int:
 def _backends(options: argparse.Namespace) -> int:
     from .backends.registry import available
 
-    found = {name: str(text) for name, text in available().items()}
+    found = available()
     if options.json:
-        _print_json(found)
-    else:
-        width = max((len(name) for name in found), default=0)
-        for name, text in sorted(found.items()):
-            print(f"{name:<{width}}  {text}")
+        fields = ("available", "description", "settings")
+        _print_json({name: {key: getattr(entry, key) for key in fields} for name, entry in found.items()})
+        return 0
+    for name, entry in found.items():
+        print(f"{name}\n    {entry}")
+        if entry.settings:
+            print(f"    settings: {', '.join(entry.settings)}")
     return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
     from .demo import run_demo
 
-    page = run_demo(options.out, seed=options.seed, say=lambda line: print(line, file=sys.stderr, flush=True))
+    window = False if options.no_window else None
+    page = run_demo(
+        options.out, seed=options.seed, window=window, say=lambda line: print(line, file=sys.stderr, flush=True)
+    )
     print(page)
     return 0
 

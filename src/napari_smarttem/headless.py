@@ -28,6 +28,9 @@ def acquire(options: argparse.Namespace) -> int:
     with _open_session(sync=not options.no_sync) as session:
         info = session.connect(options.backend, **backend_settings(options)).result()
         print(f"{info.name}{_simulated_mark(info)}", file=sys.stderr)
+        recorded_s = info.details.get("recorded_exposure_s")
+        if recorded_s:  # a recording holds no longer exposure than its own, and thinning it needs a reason
+            settings.setdefault("exposure_s", recorded_s)
         spec = PlanSpec(kind="acquisition", settings=settings)
         folder = session.start(spec, options.out, policy=policy, dose_budget_e_per_a2=options.dose_budget)
         return _follow(session, folder, policy, as_json=options.json)
