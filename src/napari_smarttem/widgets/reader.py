@@ -83,7 +83,7 @@ def _read_one(path: Path) -> list[LayerData]:
         return []
     layers, spectral = layers_of(path)
     if spectral:
-        _later(lambda: _show_spectra(viewer, path))
+        _once_added(viewer, path, len(layers))
     return layers
 
 
@@ -270,11 +270,18 @@ def _is_open(viewer: Any) -> bool:
     return window is not None and isalive(window)
 
 
-def _later(call: Callable[[], None]) -> None:
-    """Once napari has added the layers: it is in the middle of doing so."""
+def _once_added(viewer: Any, path: Path, expected: int, tries: int = 100) -> None:
+    """Open the Spectrum dock once napari has added the layers; it lets Qt work while it is still at it."""
     from qtpy.QtCore import QTimer
 
-    QTimer.singleShot(0, call)
+    def look() -> None:
+        there = sum(layer.metadata.get("smarttem", {}).get("path") == str(path) for layer in viewer.layers)
+        if there >= expected or tries == 0:
+            _show_spectra(viewer, path)
+        else:
+            _once_added(viewer, path, expected, tries - 1)
+
+    QTimer.singleShot(20, look)
 
 
 def _show_spectra(viewer: Any, path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Dropping files on a real window: layers in nm, the dock opens, a large file holds nothing up, an error is told."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from napari_smarttem.io import write
+from napari_smarttem.schema import image_frame
+from napari_smarttem.widgets import base, reader
+
+from ..io.test_export import make_run
+from .test_reader import spectrum_image
+
+pytestmark = pytest.mark.gui
+PLUGIN = "napari-smarttem"
+
+
+@pytest.fixture
+def dropped(monkeypatch):
+    """What the Spectrum dock would be opened with."""
+    calls = []
+    monkeypatch.setattr(base, "dataset_dropped", lambda viewer, path: calls.append((len(viewer.layers), path)))
+    return calls
+
+
+def drop(viewer, path):
+    """Through Qt's own dispatch, as a person's mouse would."""
+    from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+    from qtpy.QtWidgets import QApplication
+
+    target = viewer.window._qt_viewer.canvas.native
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path))])
+    place, none = target.rect().center(), Qt.KeyboardModifier.NoModifier
+    left, copy = Qt.MouseButton.LeftButton, Qt.DropAction.CopyAction
+    QApplication.sendEvent(target, QDragEnterEvent(place, copy, mime, left, none))
+    QApplication.sendEvent(target, QDropEvent(QPointF(place), copy, mime, left, none))
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer(show=True)
+
+
+def test_small_map_is_there_at_once_and_opens_the_dock(viewer, qtbot, tmp_path, dropped):
+    frame = spectrum_image()
+    path = write(frame, tmp_path / "map.hspy")
+    drop(viewer, path)
+    (layer,) = viewer.layers
+    np.testing.assert_array_equal(layer.data, frame.data.sum(-1))
+    assert [str(unit) for unit in layer.units] == ["nanometer", "nanometer"]
+    qtbot.waitUntil(lambda: len(dropped) == 1)
+    assert dropped == [(1, path)]  # not before the layer was there
+
+
+def test_image_alone_opens_no_dock(viewer, qtbot, tmp_path, dropped):
+    viewer.open(write(image_frame(np.eye(5), pixel_nm=2.0, signal="HAADF"), tmp_path / "i.hspy"), plugin=PLUGIN)
+    qtbot.wait(50)
+    assert len(viewer.layers) == 1
+    assert dropped == []
+
+
+def test_large_map_does_not_hold_up_the_window(viewer, qtbot, tmp_path, dropped, monkeypatch):
+    frame = spectrum_image(shape=(40, 40, 64))
+    path = write(frame, tmp_path / "large.hspy")
+    monkeypatch.setattr(reader, "DIRECT_ARRAY_BYTES", 1000)
+    slow = reader.layers_of
+
+    def slowly(path):
+        time.sleep(0.5)
+        return slow(path)
+
+    monkeypatch.setattr(reader, "layers_of", slowly)
+    began = time.perf_counter()
+    drop(viewer, path)
+    assert time.perf_counter() - began < 0.4
+    assert len(viewer.layers) == 0
+    assert "Reading large.hspy" in viewer.status
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=10_000)
+    np.testing.assert_array_equal(viewer.layers[0].data, frame.data.sum(-1))
+    assert [path for _, path in dropped] == [path]
+
+
+def test_error_from_the_background_is_told(viewer, qtbot, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(base, "show_message", lambda _viewer, level, sentence: told.append((level, sentence)))
+    (tmp_path / "cut.emd").write_bytes(b"\x89HDF\r\n\x1a\nrubbish")
+    drop(viewer, tmp_path / "cut.emd")
+    qtbot.waitUntil(lambda: len(told) == 1, timeout=10_000)
+    assert told[0][0] == "error"
+    assert "cut.emd" in told[0][1]
+    assert len(viewer.layers) == 0
+
+
+def test_run_folder_is_overview_and_points(viewer, qtbot, tmp_path, dropped):
+    path = make_run(tmp_path / "night", [(1, 1), (2, 2)], rejected={1})
+    viewer.open(path, plugin=PLUGIN)
+    image, points = viewer.layers
+    assert type(image).__name__ == "Image"
+    assert type(points).__name__ == "Points"
+    assert list(points.features["state"]) == ["done", "rejected"]
+    qtbot.waitUntil(lambda: len(dropped) == 1)
