@@ -25,7 +25,17 @@ from psygnal import EmitLoopError, Signal, SignalInstance
 from .._version import __version__
 from ..backends import registry
 from ..backends.guard import Guard, Limits
-from ..schema import BadInput, Frame, InstrumentInfo, PlanContext, PlanSpec, Resumed, RunStart, SmartTEMError
+from ..schema import (
+    BadInput,
+    Frame,
+    InstrumentInfo,
+    PlanContext,
+    PlanSpec,
+    Resumed,
+    RunStart,
+    SmartTEMError,
+    StepResult,
+)
 from .instrument_thread import InstrumentThread
 from .journal import SUFFIX, Journal
 from .plans import build_plan
@@ -304,13 +314,21 @@ class Session:
         guarded.dose_budget_e_per_a2 = dose_budget_e_per_a2
         self._context = guarded.plan_context()
         runner = Runner(guarded, self.review, launch=self._thread.submit)
-        # the runner is owned here and dies with the instrument: plain relays, no reference from it to the session's listeners
-        for name in ("status_changed", "step_started", "step_finished"):
-            # told the number of arguments, psygnal need not find it out by calling a compiled `emit` with 255 ones
-            getattr(runner, name).connect(getattr(self, name).emit, max_args=1, check_nargs=False)
+        runner.status_changed.connect(self._pass_status)
+        runner.step_started.connect(self._pass_started)
+        runner.step_finished.connect(self._pass_finished)
         self._instrument, self._runner = guarded, runner
         _tell(self.instrument_changed, guarded.info)
         return guarded.info
+
+    def _pass_status(self, status: RunStatus) -> None:
+        self.status_changed.emit(status)
+
+    def _pass_started(self, step: Any) -> None:
+        self.step_started.emit(step)
+
+    def _pass_finished(self, result: StepResult) -> None:
+        self.step_finished.emit(result)
 
     def _let_go(self) -> None:
         instrument, self._instrument = self._instrument, None
