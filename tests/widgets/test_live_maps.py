@@ -22,7 +22,7 @@ FIELD = Field2D(y_nm=-20, x_nm=100, height_nm=40, width_nm=80)
 
 
 def spectrum(level: float, channels: int = 64):
-    return spectrum_frame(np.full(channels, level, dtype=np.float32), dispersion_ev=1.0, offset_ev=0.0, signal="EELS")
+    return spectrum_frame(np.full(channels, level, dtype=np.float32), dispersion_ev=1.0, offset_ev=0.0, signal="EDS")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_each_point_shows_its_counts_where_it_was_measured(maps):
     low, high = maps.layers["low"], maps.layers["high"]
     assert value_at(low, -10.0, 110.0) == pytest.approx(30.0)
     assert value_at(low, 12.0, 170.0) == pytest.approx(70.0)
-    assert value_at(high, 12.0, 170.0) == pytest.approx(14.0)
+    assert value_at(high, 12.0, 170.0) == pytest.approx(7.0)
     assert np.isnan(value_at(low, 0.0, 140.0))
     assert "SIMULATED" in low.name
     assert low.blending == "additive"
@@ -121,3 +121,21 @@ def test_ten_updates_a_second_fit_beside_everything_else(maps):
         maps.draw()
         took.append(time.perf_counter() - started)
     assert np.median(took) < 0.05
+
+
+def test_an_edge_is_counted_without_the_power_law_below_it(qapp):
+    energy = 200.0 + np.arange(1000.0)
+    law = 1e9 * energy**-3.0
+    edge = np.where(energy >= 500.0, 4.0, 0.0)
+    frames = [
+        spectrum_frame(law + factor * edge, dispersion_ev=1.0, offset_ev=200.0, signal="EELS")
+        for factor in (0.0, 1.0, 2.0)
+    ]
+    window = EnergyWindow("edge", 500.0, 550.0)
+    maps = LiveMaps(ViewerModel(), EnergyWindows([window]))
+    maps.clear(FIELD, spacing_nm=5.0)
+    for i, frame in enumerate(frames):
+        maps.add(0.0, 110.0 + 20 * i, frame)
+    np.testing.assert_allclose(maps.values(window), [0.0, 200.0, 400.0], atol=6.0)
+    maps.subtract_background = False
+    assert maps.values(window)[0] == pytest.approx(law[300:350].sum(), rel=0.02)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -66,6 +66,9 @@ class InstrumentDock(SessionWidget):
     napari_viewer : napari.Viewer
         The dock shows the session of this viewer; closing the dock disconnects nothing.
     """
+
+    connected = Signal()
+    """An instrument was connected from this dock."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
@@ -158,7 +161,7 @@ class InstrumentDock(SessionWidget):
         whole.addWidget(self.stop_button)
 
         self.backend.currentIndexChanged.connect(self._backend_chosen)
-        self.connect_button.clicked.connect(self.connect_instrument)
+        self.connect_button.clicked.connect(self._connect_clicked)
         self.disconnect_button.clicked.connect(self.disconnect_instrument)
         self.stop_button.clicked.connect(self.stop)
         self.dose.budget_changed.connect(self._budget_changed)
@@ -209,11 +212,14 @@ class InstrumentDock(SessionWidget):
         self.form.updateGeometry()
         self._refresh_buttons()
 
-    def connect_instrument(self) -> None:
-        """Connect to what is chosen, without holding up the window."""
+    def _connect_clicked(self) -> None:
+        self.connect_instrument()
+
+    def connect_instrument(self, also: dict[str, Any] | None = None) -> None:
+        """Connect to what is chosen, without holding up the window; `also` holds settings that the form does not show."""
         backend = self.backend.currentData()
         try:
-            settings = self.form.settings()
+            settings = self.form.settings() | dict(also or {})
             future = self.session.connect(backend, **settings)
         except SmartTEMError as error:
             self.show_sentence("error", str(error))
@@ -229,6 +235,7 @@ class InstrumentDock(SessionWidget):
         self._connecting = False
         self.show_sentence("info", f"Connected to {info.name}.")
         self._on_instrument()
+        self.connected.emit()
 
     def _not_connected(self, error: BaseException) -> None:
         self._connecting = False

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
+from ..acquisition.maps import MapWindow, window_sums
 from ..schema import Field2D, Frame, image_frame
 from .energy_windows import EnergyWindow, EnergyWindows
 from .layers import live_layer, show_image
 
 LONGEST_SIDE_PX = 160
+BATCH = 500
 
 
 class PatchGrid:
@@ -72,17 +75,18 @@ class LiveMaps:
         self._viewer = viewer
         self.windows = windows
         self.layers: dict[str, Any] = {}
-        self._drawn: dict[str, tuple[EnergyWindow, int, int]] = {}
+        self._drawn: dict[str, tuple[EnergyWindow, int, int, bool]] = {}
         self._field: Field2D | None = None
         self._spacing_nm = 1.0
         self._simulated = False
+        self.subtract_background = True
         self.clear()
 
     def clear(self, field: Field2D | None = None, *, spacing_nm: float = 1.0, simulated: bool = False) -> None:
         """Forget the spectra: a new run begins over `field`, its points about `spacing_nm` apart."""
         self._frames: list[Frame] = []
         self._places: list[tuple[float, float]] = []
-        self._sums: dict[tuple[float, float], np.ndarray] = {}
+        self._sums: dict[tuple[float, float, bool], np.ndarray] = {}
         self._field = field
         self._grid = None if field is None else PatchGrid(field, spacing_nm)
         self._simulated = simulated
@@ -109,12 +113,14 @@ class LiveMaps:
 
     def values(self, window: EnergyWindow) -> np.ndarray:
         """Counts of each spectrum inside a window, NaN where the window lies outside the spectrum; shape ``(n,)``."""
-        key = (window.low_ev, window.high_ev)
+        subtract = self.subtract_background and _has_background(self._frames)
+        key = (window.low_ev, window.high_ev, subtract)
         known = self._sums.get(key)
         start = 0 if known is None else len(known)
         if start == len(self._frames):
             return np.empty(0) if known is None else known
-        new = np.array([_counts(frame, window) for frame in self._frames[start:]])
+        summed = MapWindow(window.name, window.low_ev, window.high_ev, _before(window) if subtract else None)
+        new = _sums(self._frames[start:], summed)
         joined = new if known is None else np.concatenate((known, new))
         if len(self._sums) > 64:  # edges dragged about leave their sums behind
             self._sums.clear()
@@ -127,7 +133,7 @@ class LiveMaps:
         if self._grid is None or not self._frames:
             return drew
         for window in self.windows:
-            stamp = (window, len(self._frames), self._generation)
+            stamp = (window, len(self._frames), self._generation, self.subtract_background)
             if self._drawn.get(window.name) != stamp:
                 self._draw(window)
                 self._drawn[window.name] = stamp
@@ -141,30 +147,39 @@ class LiveMaps:
         assert self._grid is not None
         field = self._grid.field
         pixel = self._grid.pixel_nm
+        values = self.values(window)
         frame = image_frame(
-            self._grid.image(self.values(window)),
+            self._grid.image(values),
             pixel_nm=pixel,
             signal=f"{window.name} map",
             origin_nm=(field.y_nm + pixel / 2, field.x_nm + pixel / 2),
             metadata={"simulated": self._simulated, "low_ev": window.low_ev, "high_ev": window.high_ev},
         )
+        limits = _limits(values)
         if layer is None:
             below = self._viewer.layers.index(self._below()) if self._below() is not None else None
+            active = self._viewer.layers.selection.active
             layer = show_image(
-                self._viewer, frame, colormap=_colormap(window.color), blending="additive", opacity=0.9, index=below
+                self._viewer,
+                frame,
+                contrast_limits=limits,
+                colormap=_colormap(window.color),
+                blending="additive",
+                index=below,
             )
+            if active is not None:  # a new layer takes the keys and clicks away from the targets
+                self._viewer.layers.selection.active = active
         else:
-            show_image(self._viewer, frame, layer)
+            show_image(self._viewer, frame, layer, contrast_limits=limits)
             if self._drawn.get(window.name, (window,))[0].color != window.color:
                 layer.colormap = _colormap(window.color)
         self.layers[window.name] = layer
 
     def _below(self) -> Any:
         """The lowest Points layer: maps go under the targets."""
-        for layer in self._viewer.layers:
-            if type(layer).__name__ == "Points":
-                return layer
-        return None
+        from napari.layers import Points
+
+        return next((layer for layer in self._viewer.layers if isinstance(layer, Points)), None)
 
     def _drop_layers(self, keep: set[str]) -> bool:
         gone = [name for name in self.layers if name not in keep]
@@ -183,12 +198,33 @@ class LiveMaps:
                 self._drawn.pop(name, None)
 
 
-def _counts(frame: Frame, window: EnergyWindow) -> float:
-    axis = frame.axes[0]
-    first = int(np.ceil(axis.index(window.low_ev) - 1e-9))
-    last = int(np.floor(axis.index(window.high_ev) + 1e-9))
-    first, last = max(0, first), min(len(frame.data) - 1, last)
-    return float(np.sum(frame.data[first : last + 1], dtype=float)) if last >= first else float("nan")
+def _has_background(frames: list[Frame]) -> bool:
+    """True for energy losses, which decay as a power law; X-ray lines stand on something else."""
+    return bool(frames) and frames[0].signal == "EELS"
+
+
+def _before(window: EnergyWindow) -> tuple[float, float] | None:
+    """Range in front of an edge from which its background is extrapolated; None where there is no room for one."""
+    width = min(window.high_ev - window.low_ev, 0.12 * window.low_ev)
+    return (window.low_ev - width, window.low_ev - 0.05 * width) if width > 1.0 and window.low_ev > 50.0 else None
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Contrast from no counts to nearly the most."""
+    finite = values[np.isfinite(values)]
+    high = float(np.percentile(finite, 98)) if finite.size else 1.0
+    return 0.0, high if high > 0 else 1.0
+
+
+def _sums(frames: list[Frame], window: MapWindow) -> np.ndarray:
+    """Counts of each spectrum in a window, shape ``(n,)``; neighbours on the same axis are summed together."""
+    parts = []
+    for axis, group in itertools.groupby(frames, key=lambda frame: (frame.axes[-1], frame.shape)):
+        together = list(group)
+        for start in range(0, len(together), BATCH):
+            spectra = np.stack([frame.data for frame in together[start : start + BATCH]])
+            parts.append(window_sums(spectra, axis[0], window))
+    return np.concatenate(parts)
 
 
 def _colormap(color: str) -> Any:

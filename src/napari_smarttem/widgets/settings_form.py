@@ -43,6 +43,9 @@ _UNITS = (
 )
 
 
+_USUAL = (("s", 60.0), ("nm", 5.0), ("e/Å²", 500.0))
+
+
 def units_of(name: str, extra: Mapping[str, Any] | None = None) -> str:
     """The units a field's name ends in (``exposure_s``: ``s``), or those its ``json_schema_extra`` names; else ""."""
     if extra and isinstance(extra.get("units"), str):
@@ -284,21 +287,27 @@ class _Several(_Editor):
 
 
 class _Optional(_Editor):
-    """A value that may be absent: a tick, and the editor beside it."""
+    """A value that may be absent: a tick, and the editor beside it; unticked, what is done instead."""
 
-    def __init__(self, inner: _Editor, suggestion: Any) -> None:
+    def __init__(self, inner: _Editor, suggestion: Any, absent: str) -> None:
         super().__init__()
         self.tick = QCheckBox()
         self.inner = inner
         self._suggestion = suggestion
+        self.absent = QLabel(absent)
+        self.absent.setStyleSheet("color: #9aa0a8;")
         self.row.addWidget(self.tick)
         self.row.addWidget(inner, 1)
-        inner.setEnabled(False)
+        self.row.addWidget(self.absent, 1)
+        if suggestion is not None:
+            inner.put(suggestion)
+        inner.setVisible(False)
         self.tick.toggled.connect(self._toggled)
         inner.changed.connect(self.changed.emit)
 
     def _toggled(self, on: bool) -> None:
-        self.inner.setEnabled(on)
+        self.inner.setVisible(on)
+        self.absent.setVisible(not on)
         self.changed.emit()
 
     def get(self) -> Any:
@@ -307,10 +316,7 @@ class _Optional(_Editor):
     def put(self, value: Any) -> None:
         if value is not None:
             self.inner.put(value)
-        elif self._suggestion is not None:
-            self.inner.put(self._suggestion)
         self.tick.setChecked(value is not None)
-        self.inner.setEnabled(value is not None)
 
 
 def _limits(info: FieldInfo) -> tuple[float, float]:
@@ -376,16 +382,20 @@ def editor_for(name: str, info: FieldInfo) -> _Editor | None:
     if editor is None:
         return None
     if optional:
-        editor = _Optional(editor, suggestion if suggestion is not None else _fallback(annotation))
+        absent = "no limit" if "budget" in name else "automatic"
+        editor = _Optional(editor, suggestion if suggestion is not None else _fallback(annotation, name), absent)
     if default is not None or optional:
         editor.put(default)
     return editor
 
 
-def _fallback(annotation: Any) -> Any:
+def _fallback(annotation: Any, name: str) -> Any:
+    """A value to begin with once an absent setting is ticked and nothing better is known."""
     if get_origin(annotation) is tuple:
         return tuple(256 for _ in get_args(annotation))
-    return {int: 100, float: 60.0}.get(annotation)
+    if annotation is float:
+        return next((value for units, value in _USUAL if units_of(name) == units), 1.0)
+    return 100 if annotation is int else None
 
 
 class SettingsForm(QWidget):

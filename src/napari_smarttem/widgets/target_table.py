@@ -20,7 +20,8 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from ..schema import JudgedTarget, TargetState
 
-COLUMNS = ("State", "Score", "Class", "Reason", "x (nm)", "y (nm)", "Id")
+COLUMNS = ("State", "Id", "Score", "Class", "Reason", "x (nm)", "y (nm)")
+_NUMBERS = (2, 5, 6)
 _STATES = tuple(TargetState)
 
 
@@ -130,10 +131,10 @@ class TargetModel(QAbstractTableModel):
         if column == 0:
             rank = {state: i for i, state in enumerate(_STATES)}
             return np.array([rank[item.state] for item in items])
-        if column in (1, 4, 5):
-            name = {1: "score", 4: "x_nm", 5: "y_nm"}[column]
+        if column in _NUMBERS:
+            name = {2: "score", 5: "x_nm", 6: "y_nm"}[column]
             return np.array([getattr(item.target, name) for item in items], dtype=float)
-        name = {2: "label", 3: "reason", 6: "target_id"}[column]
+        name = {1: "target_id", 3: "label", 4: "reason"}[column]
         return np.array([getattr(item.target, name) for item in items])
 
     def item(self, row: int) -> JudgedTarget:
@@ -175,7 +176,7 @@ class TargetModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             t = item.target
             return f"{t.target_id}: {t.label}, score {t.score:.2f}, {item.state}. {t.reason}"
-        if role == Qt.ItemDataRole.TextAlignmentRole and column in (1, 4, 5):
+        if role == Qt.ItemDataRole.TextAlignmentRole and column in _NUMBERS:
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         return None
 
@@ -184,13 +185,11 @@ class TargetModel(QAbstractTableModel):
         target = item.target
         if column == 0:
             return str(item.state)
-        if column == 1:
+        if column == 2:
             return f"{target.score:.2f}"
-        if column == 4:
-            return f"{target.x_nm:.1f}"
-        if column == 5:
-            return f"{target.y_nm:.1f}"
-        return (target.label, target.reason, target.target_id)[{2: 0, 3: 1, 6: 2}[column]]
+        if column in _NUMBERS:
+            return f"{target.x_nm if column == 5 else target.y_nm:.1f}"
+        return {1: target.target_id, 3: target.label, 4: target.reason}[column]
 
 
 def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
@@ -218,7 +217,6 @@ class TargetTable(QTableView):
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setAlternatingRowColors(True)
         self.setShowGrid(False)
         self.setWordWrap(False)
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
@@ -233,8 +231,9 @@ class TargetTable(QTableView):
         if hasattr(header, "setSortIndicatorClearable"):
             header.setSortIndicatorClearable(True)
         self.setSortingEnabled(True)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         em = self.fontMetrics().averageCharWidth()
-        for column, characters in enumerate((13, 7, 10, 30, 8, 8, 10)):
+        for column, characters in enumerate((11, 8, 6, 8, 34, 8, 8)):
             self.setColumnWidth(column, em * characters + 12)
         model.modelAboutToBeReset.connect(self._about_to_reset)
         model.modelReset.connect(self._reset)
