@@ -115,6 +115,7 @@ class _Acquisition:
             if outcome.action == "repropose":
                 targets = yield from self._again(outcome, targets)
                 continue
+            yield from self._adjust(outcome)
             going_on = yield from self._measure(outcome.approved)
             rounds += 1
             if not going_on or rounds >= self.settings.rounds:
@@ -200,6 +201,16 @@ class _Acquisition:
             self.settings = before
             yield from self._note(f"review-{self.reviews - 1}-refused", f"No new proposal: {error}", level="warning")
             return targets
+
+    def _adjust(self, outcome: ReviewOutcome) -> Steps:
+        """Exposure, drift and budgets as they were set at the moment of the start; a note where they cannot be used."""
+        if not outcome.settings:
+            return
+        try:
+            self.settings = merged(self.settings, outcome.settings)
+        except BadInput as error:
+            text = f"The settings given with the start were not taken: {error}"
+            yield from self._note(f"review-{self.reviews - 1}-refused", text, level="warning")
 
     # -- measuring
 
