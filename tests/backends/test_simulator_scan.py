@@ -183,6 +183,16 @@ def test_drift_is_a_function_of_time_alone():
     assert steps.std() == pytest.approx(0.3, rel=0.05)
 
 
+def test_drift_turns_round_before_it_leaves_the_specimen():
+    from napari_smarttem.backends.simulator.drift import Drift
+
+    times = np.linspace(0, 10_000, 5001)
+    path = Drift((0.3, -0.1), 0.0, seed=0, reach_nm=100.0).at(times)
+    assert np.abs(path).max() <= 100.0
+    assert np.allclose(path[times < 300], np.outer(times[times < 300], [0.3, -0.1]))
+    assert np.abs(np.diff(path[:, 0])).max() <= 0.3 * 2.0 + 1e-9
+
+
 def test_stage_moves_the_specimen_over_the_field():
     microscope = connect("core-shell", seed=3, **STILL)
     (before,) = scan(microscope, shape=(200, 200), dwell_s=50e-6)

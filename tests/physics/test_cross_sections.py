@@ -71,6 +71,26 @@ def test_the_table_can_be_written_again(tmp_path):
     assert path.read_text(encoding="utf-8") == xs.TABLE.read_text(encoding="utf-8")
 
 
+def test_white_lines_add_their_share_and_two_peaks():
+    plain = xs.hydrogenic("Fe_L3", **DEFAULT)
+    lined = xs.with_white_lines(plain, splitting_ev=13.0, share=0.5)
+    first = np.linspace(708.0, 758.0, 20_001)
+
+    def barn(section):
+        return np.exp(np.interp(first, section.energy_ev, np.log(section.barn_per_ev)))
+
+    continuum = np.trapezoid(barn(plain), first)
+    assert np.trapezoid(barn(lined), first) == pytest.approx(1.5 * continuum, rel=0.02)
+    extra = barn(lined) - barn(plain)
+    peaks = first[1:-1][(extra[1:-1] > extra[:-2]) & (extra[1:-1] > extra[2:]) & (extra[1:-1] > 0.1 * extra.max())]
+    assert peaks.min() == pytest.approx(710.0, abs=0.3)
+    assert peaks.max() == pytest.approx(723.0, abs=0.3)
+    # beyond the lines nothing has changed
+    far = plain.energy_ev > 800
+    kept = np.exp(np.interp(plain.energy_ev[far], lined.energy_ev, np.log(lined.barn_per_ev)))
+    assert np.allclose(kept, plain.barn_per_ev[far])
+
+
 def test_unknown_edge():
     with pytest.raises(BadInput, match="Xx_K"):
         xs.hydrogenic("Xx_K", **DEFAULT)

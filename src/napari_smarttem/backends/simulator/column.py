@@ -45,7 +45,7 @@ class Column:
         self.specimen = specimen
         self.field = field
         self.clock = clock
-        self.drift = Drift(settings.drift_nm_per_s, settings.drift_walk_nm, settings.seed)
+        self.drift = Drift(settings.drift_nm_per_s, settings.drift_walk_nm, settings.seed, reach_nm=field.height_nm)
         self.dose = DoseMap(specimen.extent)
         self.phases: tuple[Phase, ...] = specimen.phases + ((CONTAMINATION,) if settings.contamination else ())
         self.elements = tuple(dict.fromkeys(element for phase in self.phases for element in phase.composition))

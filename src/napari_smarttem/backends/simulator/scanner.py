@@ -168,12 +168,12 @@ class SimulatedScanner:
         line_times = started_s + line_s * np.arange(rows)
         shift = column.drift.at(line_times) + column.stage_nm
         jitter = noise.normal(0.0, column.settings.line_jitter_nm, rows) if column.settings.line_jitter_nm else 0.0
-        # the walk is slow: within a line only the steady drift counts
-        within = dwell_s * np.arange(columns)
+        along_line = column.drift.at(line_times + line_s) + column.stage_nm - shift
+        within = dwell_s * np.arange(columns) / line_s
         y = field.y_nm + (np.arange(rows) + 0.5) * pixel_y - shift[:, 0]
         x_lines = field.x_nm + jitter - shift[:, 1]
-        y_map = y[:, None] - column.drift.velocity[0] * within
-        x_map = x_lines[:, None] + (np.arange(columns) + 0.5) * pixel_x - column.drift.velocity[1] * within
+        y_map = y[:, None] - along_line[:, :1] * within
+        x_map = x_lines[:, None] + (np.arange(columns) + 0.5) * pixel_x - along_line[:, 1:] * within
         scan_dose = 0.0 if column.blanked else column.electrons_per_s * dwell_s / (pixel_y * pixel_x * 100.0)
         fractions, origin, pixel_nm = self._fractions(y_map, x_map, scan_dose, signals)
         from scipy.ndimage import map_coordinates

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from ...physics.cross_sections import CrossSection, hydrogenic
+from ...physics.cross_sections import CrossSection, hydrogenic, with_white_lines
 from ...physics.eels import LossProcess, SpectrumModel, record, valence_cumulative
 from ...physics.scattering import inelastic_mean_free_path_nm
 from ...schema import BadInput, Cancelled, Frame, InstrumentFault, LimitExceeded, spectrum_frame
@@ -23,6 +23,8 @@ DARK_ELECTRONS_PER_S = 5.0
 POINT_SPREAD_CHANNELS = 1.2
 MODELS_KEPT = 4
 EDGE_OF = {"C": "C_K", "N": "N_K", "O": "O_K", "Ti": "Ti_L3", "Fe": "Fe_L3", "Ni": "Ni_L3", "Cu": "Cu_L3"}
+WHITE_LINES = {"Ti": (5.7, 0.5), "Fe": (13.0, 0.45), "Ni": (17.3, 0.25)}
+"""Spin-orbit splitting in eV and strength of the L2,3 white lines in the oxides; metallic copper has a full d band and none."""
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _PROBE_NODES = np.stack(np.meshgrid(_NODES, _NODES, indexing="ij")).reshape(2, -1)
@@ -185,7 +187,7 @@ class SimulatedSpectrometer:
     def _cross_sections(self) -> dict[str, CrossSection]:
         if not self._edges:
             settings = self._column.settings
-            self._edges = {
+            edges = {
                 element: hydrogenic(
                     EDGE_OF[element],
                     high_tension_v=settings.high_tension_v,
@@ -194,6 +196,10 @@ class SimulatedSpectrometer:
                 )
                 for element in self._column.elements
             }
+            for element, (splitting, share) in WHITE_LINES.items():
+                if element in edges:
+                    edges[element] = with_white_lines(edges[element], splitting_ev=splitting, share=share)
+            self._edges = edges
         return self._edges
 
     def _model(self) -> SpectrumModel:
