@@ -115,7 +115,9 @@ def target_rows(journal: Journal, windows_ev: Sequence[tuple[float, float]] = ()
             | {"state": str(TargetState.DONE), "simulated": simulated},
         )
         row |= {"drift_y_nm": step.drift_nm[0], "drift_x_nm": step.drift_nm[1]}
-        row |= {"exposure_s": step.exposure_s, "dose_e_per_a2": done.dose_e_per_a2}
+        row["exposure_s"] = step.exposure_s
+        if journal.start.context.beam_current_pa:  # without a current the dose is not zero but unknown
+            row["dose_e_per_a2"] = done.dose_e_per_a2
         for record in done.frames:
             row |= _window_sums(journal.load(record), windows_ev)
     return list(rows.values())
