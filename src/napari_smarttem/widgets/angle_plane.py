@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QPushButton, QStackedLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QStackedLayout,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QDoubleRangeSlider
 
 from ..schema import BadInput, Frame, StepResult
@@ -73,6 +83,7 @@ class AnglePlaneDock(SessionWidget):
             self._draw_circles()
             self.model.reset_view()
         self._image.visible = self.visible_box.isChecked()
+        self.visible_box.setText(self._image.name)
         self._open_canvas()
         self._show_limits()
 
@@ -140,6 +151,7 @@ class AnglePlaneDock(SessionWidget):
         column.addWidget(self._place, 1)
         column.addLayout(row)
         self.setMinimumSize(220, 200)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
 
     def sizeHint(self) -> QSize:
         """A modest square: napari's own canvas asks for more than the window has."""

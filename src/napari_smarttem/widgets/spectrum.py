@@ -7,8 +7,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QSlider, QVBoxLayout
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QSlider, QVBoxLayout
 
 from ..schema import Frame, StepResult
 from .base import SessionWidget, remember, remembered, when_done
@@ -121,13 +121,18 @@ class SpectrumDock(SessionWidget):
         column.addWidget(self.file_label)
         column.addWidget(self.number)
         column.addWidget(self.plot, 1)
-        self.setMinimumSize(280, 260)
+        self.setMinimumWidth(260)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
 
     def _remember_windows(self) -> None:
         remember("spectrum.windows", self.plot.energy_windows.as_json())
 
     def _remember_logarithmic(self, on: bool) -> None:
         remember("spectrum.logarithmic", on)
+
+    def sizeHint(self) -> QSize:
+        """Narrow enough to leave the specimen the larger part of the window."""
+        return QSize(340, 420)
 
     # ------------------------------------------------------------------------------------------------------ files
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import qtpy
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from ..schema import BadInput, Frame
@@ -21,6 +22,13 @@ import pyqtgraph
 
 _AXIS_NAMES = {"energy_loss": "Energy loss", "energy": "Energy"}
 HINT = "No spectrum yet. Drop a spectrum image, or start an acquisition."
+
+
+class _Canvas(pyqtgraph.PlotWidget):
+    """Pyqtgraph's plot, content with less room than the 640 by 480 it asks for."""
+
+    def sizeHint(self) -> QSize:
+        return QSize(300, 200)
 
 
 class SpectrumPlot(QWidget):
@@ -110,6 +118,10 @@ class SpectrumPlot(QWidget):
         """Add an energy window; without edges, in the middle of what is visible."""
         if low_ev is None or high_ev is None:
             (left, right), _ = self.plot.getViewBox().viewRange()
+            if self._energies.size > 1:
+                left, right = max(left, float(self._energies[0])), min(right, float(self._energies[-1]))
+                if not left < right:  # looking beside the spectrum, or not drawn yet
+                    left, right = float(self._energies[0]), float(self._energies[-1])
             middle, width = (left + right) / 2, (right - left) / 12
             low_ev, high_ev = middle - width / 2, middle + width / 2
         return self.energy_windows.add(low_ev, high_ev, name)
@@ -147,8 +159,8 @@ class SpectrumPlot(QWidget):
     def _build(self, compact: bool) -> None:
         self.title = QLabel(HINT)
         self.title.setWordWrap(True)
-        self.plot = pyqtgraph.PlotWidget(background=None)
-        self.plot.setMinimumHeight(120)
+        self.plot = _Canvas(background=None)
+        self.plot.setMinimumHeight(130)
         self.plot.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.plot.showGrid(x=True, y=True, alpha=0.15)
         self.plot.setMenuEnabled(False)
@@ -199,6 +211,27 @@ class SpectrumPlot(QWidget):
         return button
 
     # ---------------------------------------------------------------------------------------------------- drawing
+
+    def changeEvent(self, event: QEvent) -> None:
+        """The theme may have changed from dark to light: the curve takes the colour of the text."""
+        super().changeEvent(event)
+        if event.type() in {QEvent.Type.PaletteChange, QEvent.Type.StyleChange}:
+            self._take_text_color()
+
+    def showEvent(self, event: QEvent) -> None:
+        """Napari's style sheet reaches a widget only once it is in the window."""
+        super().showEvent(event)
+        self._take_text_color()
+
+    def _take_text_color(self) -> None:
+        if not hasattr(self, "curve"):
+            return  # an event from before the plot was built
+        color = self.title.palette().color(QPalette.ColorRole.WindowText)
+        self.curve.setPen(pyqtgraph.mkPen(color, width=1))
+        for side in ("bottom", "left"):
+            axis = self.plot.getAxis(side)
+            axis.setTextPen(color)
+            axis.setPen(pyqtgraph.mkPen(color, width=1))
 
     def _draw(self) -> None:
         counts = self._counts
