@@ -57,6 +57,7 @@ def test_settings_connect_again_to_the_same_instrument():
         ({"high_tension_v": 200.0}, "high_tension_v"),
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),
+        ({"contamination": "some"}, "contamination"),
         ({"speed": 0.0}, "speed"),
         ({"drift_nm_per_s": (1.0, float("inf"))}, "drift"),
         ({"drift_nm_per_s": 3.0}, "drift"),
@@ -67,6 +68,10 @@ def test_bad_settings_are_one_sentence(settings, words):
     with pytest.raises(BadInput, match=words) as caught:
         connect(**settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_numpy_seed_is_a_seed():
+    assert connect(seed=np.int64(4), speed=None).info.settings["seed"] == 4
 
 
 def test_controls():

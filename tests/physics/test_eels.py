@@ -86,6 +86,21 @@ def test_background_is_a_power_law_with_the_given_exponent(exponent):
     assert slope == pytest.approx(-exponent, abs=0.01)
 
 
+@pytest.mark.parametrize("exponent", [2.8, 3.3])
+def test_valence_losses_end_in_the_power_law_without_a_step(exponent):
+    cumulative = eels.valence_cumulative(22.0, 14.0, tail=0.5, exponent=exponent)
+    energy = np.linspace(1.0, 1500.0, 3000)
+    density = np.diff(cumulative(energy))
+    middle = (energy[1:] + energy[:-1]) / 2
+    far = middle > 300
+    slope = np.polyfit(np.log(middle[far]), np.log(density[far]), 1)[0]
+    assert slope == pytest.approx(-exponent, abs=0.1)
+    # no step: neighbouring half electronvolts differ by a few percent above the plasmon
+    above = middle > 30
+    assert np.abs(np.diff(np.log(density[above]))).max() < 0.08
+    assert cumulative(np.array([6000.0]))[0] == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("edge", ["C_K", "N_K", "O_K", "Ti_L3", "Fe_L3", "Ni_L3", "Cu_L3"])
 def test_edges_stand_at_their_onsets(edge):
     section = hydrogenic(edge, **OPTICS)

@@ -48,23 +48,26 @@ def power_law_cumulative(energy_ev: np.ndarray, exponent: float, onset_ev: float
 
 
 def valence_cumulative(
-    plasmon_ev: float, width_ev: float, *, tail: float = 0.06, exponent: float = 3.1, tail_onset_ev: float = 40.0
+    plasmon_ev: float, width_ev: float, *, tail: float = 0.14, exponent: float = 3.1, tail_onset_ev: float = 40.0
 ) -> Cumulative:
     """Loss of one valence event: a Drude plasmon and, with share `tail`, the power law that edges stand on.
 
     The angular range seen by a spectrometer makes the measured tail steeper than Drude's and material-dependent
-    (exponents of 2.5 to 4), which one plasmon-pole model cannot give: hence the second part.
+    (exponents of 2.5 to 4), which one plasmon-pole model cannot give: hence the second part. It sets in smoothly around
+    `tail_onset_ev` and is a power law to within 2 % from 2.7 times that energy on. `exponent` must be below 4.
     """
     if plasmon_ev <= 0 or width_ev <= 0:
         raise BadInput(f"plasmon energy and width must be positive, got {plasmon_ev} and {width_ev} eV.")
     fine = np.concatenate((np.linspace(0.0, 100.0, 4001), np.geomspace(100.05, 6000.0, 3000)))
-    density = drude_loss(fine, plasmon_ev, width_ev)
-    running = np.concatenate(([0.0], np.cumsum(np.diff(fine) * (density[1:] + density[:-1]) / 2)))
-    running /= running[-1]
+    reduced = fine / tail_onset_ev
+    rising = np.divide(reduced ** (4 - exponent), 1 + reduced**4, out=np.zeros_like(fine), where=fine > 0)
+    running = np.zeros_like(fine)
+    for share, density in ((1 - tail, drude_loss(fine, plasmon_ev, width_ev)), (tail, rising)):
+        part = np.concatenate(([0.0], np.cumsum(np.diff(fine) * (density[1:] + density[:-1]) / 2)))
+        running += share * part / part[-1]
 
     def cumulative(energy_ev: np.ndarray) -> np.ndarray:
-        plasmon = np.interp(energy_ev, fine, running, left=0.0, right=1.0)
-        return np.asarray((1 - tail) * plasmon + tail * power_law_cumulative(energy_ev, exponent, tail_onset_ev))
+        return np.asarray(np.interp(energy_ev, fine, running, left=0.0, right=1.0))
 
     return cumulative
 

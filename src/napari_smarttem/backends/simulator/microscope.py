@@ -62,6 +62,9 @@ class Settings:
         seed = values["seed"]
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise BadInput(f"the simulator's seed must be a whole number from 0 on, got {seed!r}.")
+        values["seed"] = int(seed)
+        if not isinstance(values["contamination"], bool):
+            raise BadInput(f"the simulator's contamination must be true or false, got {values['contamination']!r}.")
         drift = values["drift_nm_per_s"]
         if not isinstance(drift, (list, tuple)) or len(drift) != 2 or not all(_is_finite(v) for v in drift):
             raise BadInput(f"the simulator's drift_nm_per_s must be two finite numbers (y, x), got {drift!r}.")
@@ -76,7 +79,7 @@ class Settings:
         return {
             "simulated": True,
             "specimen": self.specimen,
-            "seed": int(self.seed),
+            "seed": self.seed,
             "beam_current_pa": self.beam_current_pa,
             "high_tension_v": self.high_tension_v,
         }
