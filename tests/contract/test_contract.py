@@ -10,65 +10,72 @@ from napari_smarttem.backends.guard import Guard
 
 from .suite import ContractSuite
 
+WRAPPERS = {"bare": lambda i: i, "guard": Guard, "faulty": Faulty, "both": lambda i: Guard(Faulty(i))}
 
-def _bare(instrument):
-    return instrument
+# One instrument for all tests of a class: a test finds it as the one before left it, as at a microscope.
 
 
-@pytest.fixture(params=[_bare, Guard, Faulty, lambda i: Guard(Faulty(i))], ids=["bare", "guard", "faulty", "both"])
-def wrap(request):
-    return request.param
+def connected(backend, wrapper="bare", **settings):
+    instrument = WRAPPERS[wrapper](registry.connect(backend, **settings))
+    yield instrument
+    instrument.close()
+
+
+@pytest.fixture(scope="class", params=WRAPPERS)
+def simulator(request):
+    yield from connected("simulator", request.param, speed=None, seed=3)
+
+
+@pytest.fixture(scope="class")
+def simulator_in_real_time():
+    yield from connected("simulator", "guard", speed=1.0, seed=3)
+
+
+@pytest.fixture(scope="class", params=WRAPPERS)
+def replay(request, small_recording):
+    yield from connected("replay", request.param, file=str(small_recording))
+
+
+@pytest.fixture(scope="class")
+def replay_in_real_time(small_recording):
+    yield from connected("replay", "guard", file=str(small_recording), speed=1.0, lazy=True)
+
+
+@pytest.fixture(scope="class", params=["core_shell.hspy", "LSMO_linescan.hspy"])
+def real_recording(request, shared_data):
+    yield from connected("replay", "guard", file=str(shared_data / request.param))
 
 
 class TestSimulator(ContractSuite):
     @pytest.fixture
-    def instrument(self, wrap):
-        instrument = wrap(registry.connect("simulator", speed=None, seed=3))
-        yield instrument
-        instrument.close()
+    def instrument(self, simulator):
+        return simulator
 
 
 class TestSimulatorInRealTime(ContractSuite):
     exposure_s = 0.2
 
     @pytest.fixture
-    def instrument(self):
-        instrument = Guard(registry.connect("simulator", speed=1.0, seed=3))
-        yield instrument
-        instrument.close()
+    def instrument(self, simulator_in_real_time):
+        return simulator_in_real_time
 
 
 class TestReplay(ContractSuite):
     @pytest.fixture
-    def instrument(self, wrap, small_recording):
-        instrument = wrap(registry.connect("replay", file=str(small_recording)))
-        yield instrument
-        instrument.close()
+    def instrument(self, replay):
+        return replay
 
 
 class TestReplayInRealTime(ContractSuite):
     exposure_s = 0.2
 
     @pytest.fixture
-    def instrument(self, small_recording):
-        instrument = Guard(registry.connect("replay", file=str(small_recording), speed=1.0, lazy=True))
-        yield instrument
-        instrument.close()
+    def instrument(self, replay_in_real_time):
+        return replay_in_real_time
 
 
 @pytest.mark.real_data
-class TestReplayOfCoreShellParticles(ContractSuite):
+class TestReplayOfRealRecordings(ContractSuite):
     @pytest.fixture
-    def instrument(self, shared_data):
-        instrument = Guard(registry.connect("replay", file=str(shared_data / "core_shell.hspy")))
-        yield instrument
-        instrument.close()
-
-
-@pytest.mark.real_data
-class TestReplayOfALineScan(ContractSuite):
-    @pytest.fixture
-    def instrument(self, shared_data):
-        instrument = registry.connect("replay", file=str(shared_data / "LSMO_linescan.hspy"))
-        yield instrument
-        instrument.close()
+    def instrument(self, real_recording):
+        return real_recording
