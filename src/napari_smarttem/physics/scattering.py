@@ -48,7 +48,7 @@ def velocity_ratio(high_tension_v: float) -> float:
 def elastic_cross_section_nm2(atomic_number: int, high_tension_v: float) -> float:
     """Total elastic cross-section per atom in nm².
 
-    Langmore and Smith's fit to partial-wave calculations, Ultramicroscopy 46 (1992) 349:
+    Langmore and Smith, Ultramicroscopy 46 (1992) 349:
     1.4e-6 nm² Z^1.5 / beta² (1 - 0.26 Z / (137 beta)).
     """
     beta = velocity_ratio(high_tension_v)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 
@@ -27,6 +29,7 @@ class Drift:
         self.walk_nm = walk_nm
         self._rng = np.random.default_rng([seed, 7])
         self._walk = np.zeros((1, 2))
+        self._lock = threading.Lock()  # two threads extending the walk at once would make it depend on chance
 
     def at(self, time_s: np.ndarray | float) -> np.ndarray:
         """Displacement at `time_s` (any shape), shape ``(*time_s.shape, 2)``, order (y, x)."""
@@ -34,12 +37,14 @@ class Drift:
         steady = time[..., None] * self.velocity
         if self.walk_nm == 0:
             return self._folded(steady)
-        while time.max(initial=0.0) >= len(self._walk) - 1:
-            # one point a second, extended in blocks of fixed length so that the walk does not depend on the questions
-            steps = self._rng.normal(0.0, self.walk_nm, (256, 2))
-            self._walk = np.concatenate((self._walk, self._walk[-1] + np.cumsum(steps, axis=0)))
-        knots = np.arange(len(self._walk))
-        walk = [np.interp(time, knots, self._walk[:, axis]) for axis in (0, 1)]
+        with self._lock:
+            while time.max(initial=0.0) >= len(self._walk) - 1:
+                # one point a second, extended in blocks of fixed length so that the walk does not depend on the questions
+                steps = self._rng.normal(0.0, self.walk_nm, (256, 2))
+                self._walk = np.concatenate((self._walk, self._walk[-1] + np.cumsum(steps, axis=0)))
+            points = self._walk
+        knots = np.arange(len(points))
+        walk = [np.interp(time, knots, points[:, axis]) for axis in (0, 1)]
         return self._folded(steady + np.stack(walk, axis=-1))
 
     def _folded(self, displacement_nm: np.ndarray) -> np.ndarray:
