@@ -101,6 +101,7 @@ class AcquisitionDock(SessionWidget):
         column.addWidget(self.bar)
 
     def _wire(self) -> None:
+        self.overview.shown_field = self.live.shown_field
         self.overview.button.clicked.connect(self.take_overview)
         self.choose.button.clicked.connect(self.propose)
         self.choose.find_regions.clicked.connect(self.find_regions)

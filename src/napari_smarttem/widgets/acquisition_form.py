@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import Signal
@@ -17,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from ..schema import PlanContext, Scan, estimate_dose, estimate_duration
+from ..schema import Field2D, PlanContext, Scan, estimate_dose, estimate_duration
 from .dose_meter import dose_text
 from .job_bar import duration_text
 from .settings_form import SettingsForm
@@ -61,6 +62,15 @@ class OverviewPage(QWidget):
         self._context: PlanContext | None = None
         self.field = hint("Connect an instrument first.")
         self.form = SettingsForm(AcquisitionSettings, ("overview_shape", "overview_dwell_s"))
+        self.part = QComboBox()
+        for text, fraction in (("the whole field", 1.0), ("the middle half", 0.5), ("the middle quarter", 0.25)):
+            self.part.addItem(text, fraction)
+        self.part.addItem("the part that the canvas shows", None)
+        self.part.setToolTip("Which part of the field of view is scanned; points are chosen there")
+        self.shown_field: Callable[[], Field2D | None] = lambda: None
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Scan"))
+        row.addWidget(self.part, 1)
         self._signals = QHBoxLayout()
         self._signals.addWidget(QLabel("Detectors"))
         self._boxes: dict[str, QCheckBox] = {}
@@ -68,12 +78,14 @@ class OverviewPage(QWidget):
         self.button = primary("Take overview")
         column = QVBoxLayout(self)
         column.addWidget(self.field)
+        column.addLayout(row)
         column.addWidget(self.form)
         column.addLayout(self._signals)
         column.addWidget(self.cost)
         column.addWidget(self.button)
         column.addStretch(1)
         self.form.changed.connect(self._changed)
+        self.part.currentIndexChanged.connect(self._changed)
 
     def show_context(self, context: PlanContext | None) -> None:
         """Offer what the connected instrument can record."""
@@ -106,7 +118,23 @@ class OverviewPage(QWidget):
     def values(self) -> dict[str, Any]:
         """Settings of the acquisition plan."""
         ticked = [name for name, box in self._boxes.items() if box.isChecked()]
-        return self.form.values() | {"overview_signals": ticked}
+        field = self.scan_field()
+        part = None if field is None or self.part.currentData() == 1.0 else field.model_dump(mode="json")
+        return self.form.values() | {"overview_signals": ticked, "overview_field": part}
+
+    def scan_field(self) -> Field2D | None:
+        """What will be scanned; None without an instrument."""
+        if self._context is None:
+            return None
+        whole, fraction = self._context.field, self.part.currentData()
+        if fraction is None:
+            return _within(self.shown_field(), whole)
+        return Field2D(
+            y_nm=whole.y_nm + (1 - fraction) / 2 * whole.height_nm,
+            x_nm=whole.x_nm + (1 - fraction) / 2 * whole.width_nm,
+            height_nm=fraction * whole.height_nm,
+            width_nm=fraction * whole.width_nm,
+        )
 
     def put(self, values: dict[str, Any]) -> None:
         """Show settings of the acquisition plan."""
@@ -125,9 +153,22 @@ class OverviewPage(QWidget):
         settings = AcquisitionSettings(**values)
         scan = Scan(step_id="cost", shape=settings.scan_shape(self._context), dwell_s=settings.overview_dwell_s)
         rows, columns = scan.shape
-        pixel = self._context.field.width_nm / columns
+        field = self.scan_field() or self._context.field
+        pixel = field.width_nm / columns
         cost = cost_text(estimate_duration(scan, self._context), estimate_dose(scan, self._context))
         return f"{columns} × {rows} px of {pixel:.3g} nm: {cost}"
+
+
+def _within(part: Field2D | None, whole: Field2D) -> Field2D:
+    """The part of `part` that lies inside `whole`; all of it where they do not meet."""
+    if part is None:
+        return whole
+    top, left = max(part.y_nm, whole.y_nm), max(part.x_nm, whole.x_nm)
+    bottom = min(part.y_nm + part.height_nm, whole.y_nm + whole.height_nm)
+    right = min(part.x_nm + part.width_nm, whole.x_nm + whole.width_nm)
+    if bottom <= top or right <= left:
+        return whole
+    return Field2D(y_nm=top, x_nm=left, height_nm=bottom - top, width_nm=right - left)
 
 
 class ChoosePage(QWidget):

@@ -28,7 +28,12 @@ class RunPage(QWidget):
         from ..acquisition.settings import AcquisitionSettings
         from .spectrum_plot import SpectrumPlot
 
-        self.form = SettingsForm(AcquisitionSettings, ("exposure_s", "drift_every"))
+        self.form = SettingsForm(
+            AcquisitionSettings, ("exposure_s", "drift_every"), labels={"drift_every": "Drift image every"}
+        )
+        every = self.form.editors["drift_every"].box
+        every.setSuffix(" points")
+        every.setSpecialValueText("never")
         self.more = SettingsForm(
             AcquisitionSettings,
             ("drift_fraction", "drift_dwell_s", "drift_rate_nm_per_s", "drift_minimum_quality", "largest_failures"),

@@ -210,9 +210,9 @@ def _before(window: EnergyWindow) -> tuple[float, float] | None:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Contrast from no counts to nearly the most."""
+    """Contrast from no counts to the most."""
     finite = values[np.isfinite(values)]
-    high = float(np.percentile(finite, 98)) if finite.size else 1.0
+    high = float(finite.max()) if finite.size else 1.0
     return 0.0, high if high > 0 else 1.0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from ..schema import Acquire, AwaitReview, Frame, Note, Scan, StepResult
+from ..schema import Acquire, AwaitReview, Field2D, Frame, Note, Scan, StepResult
 from .base import Relay, session_for
 from .energy_windows import windows_of
 from .layers import SIMULATED_MARK, live_layer, show_image, unwrapped
@@ -54,6 +54,7 @@ class LiveView(QObject):
         self.spectra: dict[str, Frame] = {}
         self.newest: tuple[Frame, str] | None = None
         self._images: dict[str, Any] = {}
+        self._dimmed = False
         self._relay = Relay(self)
         self._relay.listen(self.session.run_started, self._run_started)
         self._relay.listen(self.session.instrument_changed, self._instrument_changed)
@@ -61,7 +62,7 @@ class LiveView(QObject):
         self._relay.listen(self.session.review.changed, self._review_changed)
         self._timer = QTimer(self)
         self._timer.setInterval(MAPS_MS)
-        self._timer.timeout.connect(self.maps.draw)
+        self._timer.timeout.connect(self._draw_maps)
         self._timer.start()
         self._instrument_changed()
 
@@ -75,6 +76,16 @@ class LiveView(QObject):
         """True where the connected instrument is a simulation."""
         guard = self.session.instrument
         return bool(guard is not None and guard.info.simulated)
+
+    def shown_field(self) -> Field2D | None:
+        """The part of the specimen that the canvas shows, in nm."""
+        viewer = self.viewer
+        if viewer is None or not self._images:
+            return None
+        camera = viewer.scene.camera
+        height, width = (float(n) / float(camera.zoom) for n in viewer.canvas.size)
+        y, x = (float(v) for v in camera.center[-2:])
+        return Field2D(y_nm=y - height / 2, x_nm=x - width / 2, height_nm=height, width_nm=width)
 
     def show_target(self, target_id: str) -> bool:
         """Show the spectrum of a measured target; False where it has none."""
@@ -111,13 +122,13 @@ class LiveView(QObject):
         """How far apart the targets are, usually: the median distance to the nearest neighbour."""
         places = np.array([(j.target.y_nm, j.target.x_nm) for j in self.session.review.items()]).reshape(-1, 2)
         field = self.session.context.field if self.session.context is not None else None
-        largest = max(field.height_nm, field.width_nm) / 30 if field is not None else 10.0
+        largest = max(field.height_nm, field.width_nm) / 40 if field is not None else 5.0
         if len(places) < 3:
             return largest
         from scipy.spatial import cKDTree
 
         distance = cKDTree(places).query(places[:5000], k=2)[0][:, 1]
-        return float(min(largest, max(0.6 * float(np.median(distance)), largest / 12)))
+        return float(min(largest, max(0.6 * float(np.median(distance)), largest / 8)))
 
     def _review_changed(self, _: Any) -> None:
         if not len(self.maps):
@@ -148,6 +159,15 @@ class LiveView(QObject):
         if newest is not None:
             self.newest = newest
             self.spectrum_changed.emit(*newest)
+
+    def _draw_maps(self) -> None:
+        """Maps are added to what lies below: the overview makes room for them once, and stays as the person then sets it."""
+        first = not self.maps.layers
+        if self.maps.draw() and first and self.maps.layers and not self._dimmed:
+            self._dimmed = True
+            for layer in self._images.values():
+                if live_layer(self.viewer, layer) is not None and layer.opacity == 1.0:
+                    layer.opacity = 0.5
 
     def _suggest_windows(self, frame: Frame) -> None:
         from .suggested_windows import suggested_windows

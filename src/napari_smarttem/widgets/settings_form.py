@@ -407,6 +407,8 @@ class SettingsForm(QWidget):
         May be set or exchanged later with `set_model`.
     fields : iterable of str, optional
         Show these, in this order; default all that a form can show.
+    labels : mapping, optional
+        What to call some of them instead of their own names.
     """
 
     changed = Signal()
@@ -417,9 +419,11 @@ class SettingsForm(QWidget):
         fields: Iterable[str] | None = None,
         *,
         hidden: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
+        self._labels = dict(labels or {})
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.setVerticalSpacing(4)
@@ -444,7 +448,7 @@ class SettingsForm(QWidget):
             editor = editor_for(name, info)
             if editor is None:
                 continue
-            label = QLabel(label_of(name, info))
+            label = QLabel(self._labels.get(name) or label_of(name, info))
             for widget in (label, editor):
                 widget.setToolTip(info.description or "")
             label.setBuddy(editor)

@@ -20,8 +20,8 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from ..schema import JudgedTarget, TargetState
 
-COLUMNS = ("State", "Id", "Score", "Class", "Reason", "x (nm)", "y (nm)")
-_NUMBERS = (2, 5, 6)
+COLUMNS = ("State", "Score", "Class", "Reason", "x (nm)", "y (nm)", "Id")
+_NUMBERS = (1, 4, 5)
 _STATES = tuple(TargetState)
 
 
@@ -132,9 +132,9 @@ class TargetModel(QAbstractTableModel):
             rank = {state: i for i, state in enumerate(_STATES)}
             return np.array([rank[item.state] for item in items])
         if column in _NUMBERS:
-            name = {2: "score", 5: "x_nm", 6: "y_nm"}[column]
+            name = {1: "score", 4: "x_nm", 5: "y_nm"}[column]
             return np.array([getattr(item.target, name) for item in items], dtype=float)
-        name = {1: "target_id", 3: "label", 4: "reason"}[column]
+        name = {2: "label", 3: "reason", 6: "target_id"}[column]
         return np.array([getattr(item.target, name) for item in items])
 
     def item(self, row: int) -> JudgedTarget:
@@ -185,11 +185,11 @@ class TargetModel(QAbstractTableModel):
         target = item.target
         if column == 0:
             return str(item.state)
-        if column == 2:
+        if column == 1:
             return f"{target.score:.2f}"
         if column in _NUMBERS:
-            return f"{target.x_nm if column == 5 else target.y_nm:.1f}"
-        return {1: target.target_id, 3: target.label, 4: target.reason}[column]
+            return f"{target.x_nm if column == 4 else target.y_nm:.1f}"
+        return {2: target.label, 3: target.reason, 6: target.target_id}[column]
 
 
 def _runs(rows: np.ndarray) -> list[tuple[int, int]]:
@@ -233,7 +233,7 @@ class TargetTable(QTableView):
         self.setSortingEnabled(True)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         em = self.fontMetrics().averageCharWidth()
-        for column, characters in enumerate((11, 8, 6, 8, 34, 8, 8)):
+        for column, characters in enumerate((15, 5, 7, 36, 7, 7, 9)):
             self.setColumnWidth(column, em * characters + 12)
         model.modelAboutToBeReset.connect(self._about_to_reset)
         model.modelReset.connect(self._reset)
