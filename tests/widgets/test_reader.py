@@ -14,7 +14,7 @@ from npe2 import PluginManifest
 from napari_smarttem.io import write
 from napari_smarttem.schema import Axis, BadInput, Frame, TargetState, image_frame, spectrum_frame
 from napari_smarttem.widgets import layers
-from napari_smarttem.widgets.reader import FILES, FOLDERS, get_reader, layers_of, read_layers
+from napari_smarttem.widgets.reader import FILES, FOLDERS, contents_of, get_reader, read_layers
 
 from ..io.test_export import FIELD, PIXEL_NM, make_run
 
@@ -98,7 +98,8 @@ def test_several_files_at_once(tmp_path):
 def test_spectra_alone_are_handled_without_a_layer(tmp_path):
     path = write(spectrum_frame(np.arange(9.0), dispersion_ev=1, offset_ev=0, signal="EELS"), tmp_path / "s.hspy")
     assert read_layers(str(path)) == [(None,)]
-    assert layers_of(path) == ([], True)
+    contents = contents_of(path)
+    assert (contents.layers, contents.patterns, contents.spectral) == ([], [], True)
 
 
 def test_reciprocal_pattern_does_not_bring_its_units(tmp_path):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from napari_smarttem.io import write
-from napari_smarttem.schema import image_frame
+from napari_smarttem.schema import Axis, Frame, image_frame
 from napari_smarttem.widgets import base, reader
+from napari_smarttem.widgets.angle_plane import AnglePlaneDock
 
 from ..io.test_export import make_run
 from .test_reader import spectrum_image
@@ -68,13 +69,13 @@ def test_large_map_does_not_hold_up_the_window(viewer, qtbot, tmp_path, dropped,
     frame = spectrum_image(shape=(40, 40, 64))
     path = write(frame, tmp_path / "large.hspy")
     monkeypatch.setattr(reader, "DIRECT_ARRAY_BYTES", 1000)
-    slow = reader.layers_of
+    slow = reader.contents_of
 
     def slowly(path):
         time.sleep(0.5)
         return slow(path)
 
-    monkeypatch.setattr(reader, "layers_of", slowly)
+    monkeypatch.setattr(reader, "contents_of", slowly)
     began = time.perf_counter()
     drop(viewer, path)
     assert time.perf_counter() - began < 0.4
@@ -83,6 +84,22 @@ def test_large_map_does_not_hold_up_the_window(viewer, qtbot, tmp_path, dropped,
     qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=10_000)
     np.testing.assert_array_equal(viewer.layers[0].data, frame.data.sum(-1))
     assert [path for _, path in dropped] == [path]
+
+
+def test_pattern_goes_to_the_angle_plane(viewer, qtbot, tmp_path, dropped):
+    axes = (Axis(name="k_y", units="1/nm", scale=0.1), Axis(name="k_x", units="1/nm", scale=0.1))
+    path = write(Frame(data=np.eye(8), axes=axes, signal="diffraction"), tmp_path / "dp.hspy")
+    viewer.open(write(image_frame(np.eye(5), pixel_nm=2.0, signal="HAADF"), tmp_path / "i.hspy"), plugin=PLUGIN)
+    drop(viewer, path)
+
+    def shown():
+        docks = viewer.window._qt_window.findChildren(AnglePlaneDock)
+        return [dock.frame.axes[0].units for dock in docks if dock.frame is not None]
+
+    qtbot.waitUntil(lambda: shown() == ["1/nm"])
+    assert len(viewer.layers) == 1  # and the nm of the specimen plane stay
+    assert [str(unit) for unit in viewer.layers[0].units] == ["nanometer", "nanometer"]
+    assert dropped == []
 
 
 def test_error_from_the_background_is_told(viewer, qtbot, tmp_path, monkeypatch):

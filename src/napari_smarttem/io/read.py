@@ -56,7 +56,6 @@ _MODULES: dict[str, str] = {
     ".asw": "jeol",
     ".spd": "edax",
     ".spc": "edax",
-    ".prz": "pantarhei",
     ".unf": "semper",
     ".mib": "quantumdetector",
     ".elid": "phenom",
@@ -69,6 +68,7 @@ _MODULES: dict[str, str] = {
 EXTENSIONS: tuple[str, ...] = tuple(_MODULES)
 """What `read` takes by name, lower case, with the dot."""
 
+# Panta Rhei (.prz) is left out on purpose: its header is a pickle.
 _DIRECTORIES = frozenset({".zspy"})
 _HDF5 = frozenset({".hspy", ".emd", ".nxs"})
 _EAGER_ONLY = frozenset({"msa", "semper", "edax"})

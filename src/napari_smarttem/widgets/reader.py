@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ Reader = Callable[[Any], list[LayerData]]
 FOLDERS = (".zspy", ".smarttem")
 FILES = (
     ".hspy", ".zspy", ".dm3", ".dm4", ".emd", ".bcf", ".spx", ".mrc", ".ser", ".emi", ".blo", ".msa", ".emsa", ".rpl", ".pts",
-    ".asw", ".spd", ".spc", ".prz", ".unf", ".mib", ".elid",
+    ".asw", ".spd", ".spc", ".unf", ".mib", ".elid",
 )  # fmt: skip
 """What the manifest claims. ``.npy`` and ``.tif`` are napari's own, although `io.read` takes them."""
 
@@ -76,31 +77,58 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
 def _read_one(path: Path) -> list[LayerData]:
     viewer = _viewer_of_this_thread()
     if viewer is None:
-        layers, _spectral = layers_of(path)
-        return layers
+        contents = contents_of(path)
+        return contents.layers + [_on_specimen(layer) for layer, _ in contents.patterns]
     if not _is_quick(path):
         _read_in_background(viewer, path)
         return []
-    layers, spectral = layers_of(path)
-    if spectral:
-        _once_added(viewer, path, len(layers))
-    return layers
+    contents = contents_of(path)
+    if contents.spectral or contents.patterns:
+        _once_added(viewer, path, contents)
+    return contents.layers
 
 
-def layers_of(path: Path) -> tuple[list[LayerData], bool]:
-    """All layers of a file or run folder, and whether it holds spectra. Needs neither a window nor a viewer."""
+@dataclass(frozen=True)
+class Contents:
+    """What a file or run folder holds, for a window.
+
+    Attributes
+    ----------
+    layers : list of layer data
+        Images on the specimen plane, and targets.
+    patterns : list of (layer data, Frame)
+        Images in mrad or 1/nm, which belong on the angle plane.
+    spectral : bool
+        True where there are spectra for the Spectrum dock.
+    """
+
+    layers: list[LayerData] = field(default_factory=list)
+    patterns: list[tuple[LayerData, Frame]] = field(default_factory=list)
+    spectral: bool = False
+
+
+def contents_of(path: Path) -> Contents:
+    """Read a file or run folder. Needs neither a window nor a viewer; BadInput where it cannot be read."""
     if path.suffix.lower() == ".smarttem":
-        return _run_layers(path)
+        return _run_contents(path)
     from ..io import is_line_scan, is_spectrum_image, read
 
-    frames = read(path)
     layers: list[LayerData] = []
+    patterns: list[tuple[LayerData, Frame]] = []
     spectral = False
-    for index, frame in enumerate(frames):
-        is_map = is_spectrum_image(frame)
-        spectral = spectral or is_map or is_line_scan(frame) or len(frame.axes) == 1
-        layers += _frame_layers(path, index, frame)
-    return layers, spectral
+    for index, frame in enumerate(read(path)):
+        if is_spectrum_image(frame) or is_line_scan(frame) or len(frame.axes) == 1:
+            spectral = True
+        made = _frame_layers(path, index, frame)
+        if (
+            len(frame.axes) == 2
+            and frame.axes[0].units in {"mrad", "1/nm"}
+            and frame.axes[1].units == frame.axes[0].units
+        ):
+            patterns += [(layer, frame) for layer in made]
+        else:
+            layers += [_on_specimen(layer) for layer in made]
+    return Contents(layers, patterns, spectral)
 
 
 def _frame_layers(path: Path, index: int, frame: Frame) -> list[LayerData]:
@@ -116,15 +144,14 @@ def _frame_layers(path: Path, index: int, frame: Frame) -> list[LayerData]:
     if is_line_scan(frame) or len(names) == 1:
         return []
     if len(names) == 2:
-        return [_on_specimen(image_layer_data(frame, name=title, metadata=about | {"kind": "image"}))]
+        return [image_layer_data(frame, name=title, metadata=about | {"kind": "image"})]
     return [_stack_layer(frame, title, about)]
 
 
 def _on_specimen(layer: LayerData) -> LayerData:
-    """The layer, its reciprocal or missing units given as pixels.
+    """The layer, its units of another kind than nm given as pixels; the calibration stays in the layer's metadata.
 
-    napari drops the units of all layers as soon as one has units of another kind, so that a diffraction pattern opened beside
-    an image in nm must not bring its 1/nm along. The calibration stays in the layer's metadata.
+    Without a window there is no angle plane, and 1/nm beside nm would be drawn as if they were the same.
     """
     data, arguments, kind = layer
     if all(units in {"nm", "pixel"} for units in arguments["units"]):
@@ -152,10 +179,10 @@ def _stack_layer(frame: Frame, title: str, about: dict[str, Any]) -> LayerData:
         "metadata": {"smarttem": about | {"kind": "stack", "signal": frame.signal, "quantity": frame.quantity}},
         "colormap": "gray",
     }
-    return _on_specimen((frame.data, arguments, "image"))
+    return frame.data, arguments, "image"
 
 
-def _run_layers(path: Path) -> tuple[list[LayerData], bool]:
+def _run_contents(path: Path) -> Contents:
     """A run's last overview and its targets, coloured and shaped by what became of them."""
     from ..engine.history import judged_targets, measured_steps, overview_frames
     from ..engine.journal import Journal
@@ -190,7 +217,7 @@ def _run_layers(path: Path) -> tuple[list[LayerData], bool]:
                 metadata=about | {"kind": "run_targets"},
             )
         )
-    return layers, spectral
+    return Contents(layers, [], spectral)
 
 
 # ------------------------------------------------------------------------------------------------- inside a window
@@ -243,24 +270,22 @@ def _read_in_background(viewer: Any, path: Path) -> None:
 
     reference = weakref.ref(getattr(viewer, "__wrapped__", viewer))
 
-    def add(result: tuple[list[LayerData], bool]) -> None:
+    def add(contents: Contents) -> None:
         from napari.layers import Layer
 
         viewer = reference()
         if viewer is None or not _is_open(viewer):
             return
-        layers, spectral = result
-        for layer in layers:
+        for layer in contents.layers:
             viewer.add_layer(Layer.create(*layer))
         viewer.status = f"{path.name} is open."
-        if spectral:
-            _show_spectra(viewer, path)
+        _open_docks(viewer, path, contents)
 
     def complain(error: BaseException) -> None:
         show_message(reference(), "error", str(error) or f"{path.name} cannot be read: {type(error).__name__}.")
 
     viewer.status = f"Reading {path.name} …"
-    run_in_background(lambda _cancel: layers_of(path), add, complain)
+    run_in_background(lambda _cancel: contents_of(path), add, complain)
 
 
 def _is_open(viewer: Any) -> bool:
@@ -270,22 +295,29 @@ def _is_open(viewer: Any) -> bool:
     return window is not None and isalive(window)
 
 
-def _once_added(viewer: Any, path: Path, expected: int, tries: int = 100) -> None:
-    """Open the Spectrum dock once napari has added the layers; it lets Qt work while it is still at it."""
+def _once_added(viewer: Any, path: Path, contents: Contents, tries: int = 100) -> None:
+    """Open the docks once napari has added the layers; it lets Qt work while it is still at it."""
     from qtpy.QtCore import QTimer
 
     def look() -> None:
         there = sum(layer.metadata.get("smarttem", {}).get("path") == str(path) for layer in viewer.layers)
-        if there >= expected or tries == 0:
-            _show_spectra(viewer, path)
+        if there >= len(contents.layers) or tries == 0:
+            _open_docks(viewer, path, contents)
         else:
-            _once_added(viewer, path, expected, tries - 1)
+            _once_added(viewer, path, contents, tries - 1)
 
     QTimer.singleShot(20, look)
 
 
-def _show_spectra(viewer: Any, path: Path) -> None:
-    """Open the Spectrum dock on the file."""
-    from .base import dataset_dropped
+def _open_docks(viewer: Any, path: Path, contents: Contents) -> None:
+    """Spectra go to the Spectrum dock, patterns to the angle plane."""
+    if not _is_open(viewer):
+        return
+    from .base import dataset_dropped, open_dock
 
-    dataset_dropped(viewer, path)
+    if contents.patterns:
+        dock = open_dock(viewer, "Angle plane")
+        for _, frame in contents.patterns:
+            dock.show_frame(frame)
+    if contents.spectral:
+        dataset_dropped(viewer, path)
