@@ -24,13 +24,13 @@ class ClusterOptions(Options):
         default="k-means", description="Round clusters of like spread, or a Gaussian mixture of any shape."
     )
     rarity: float = Field(
-        default=0.75,
+        default=1.5,
         ge=0,
-        le=1,
-        description="0: points in proportion to area; 1: every kind gets the same number, however rare.",
+        le=2,
+        description="0: points in proportion to area; 1: every kind gets the same number; above: the rarer, the more.",
     )
     finest_px: float = Field(
-        default=1.0, gt=0.3, le=50, description="Finest scale of the features.", json_schema_extra={"units": "px"}
+        default=1.5, gt=0.3, le=50, description="Finest scale of the features.", json_schema_extra={"units": "px"}
     )
 
 
@@ -111,7 +111,7 @@ def _cluster(features: np.ndarray, options: ClusterOptions, rng: np.random.Gener
 
 
 def quota(sizes: list[int], points: int, rarity: float) -> list[int]:
-    """How many of `points` each class gets: in proportion to ``size ** (1 - rarity)``, never more than it has.
+    """How many of `points` each class gets: in proportion to ``size ** (1 - rarity)``, never more than it has room for.
 
     What a small class cannot use goes to the others; the sum is the smaller of `points` and all places.
     """
@@ -125,9 +125,8 @@ def quota(sizes: list[int], points: int, rarity: float) -> list[int]:
         ideal = left * part / part.sum()
         extra = np.minimum(np.floor(ideal).astype(int), room - shares)
         if extra.sum() == 0:
-            # Fewer points than classes: one at a time to the class that misses most, the rarer first.
-            first = max(np.flatnonzero(open_), key=lambda c: (ideal[c] - shares[c] * 1e-9, -room[c]))
-            extra[first] = 1
+            # Fewer points left than classes: one at a time, to the class with the fewest for its weight (D'Hondt).
+            extra[int(np.argmax(part / (shares + 1.0)))] = 1
         shares += extra
         left -= int(extra.sum())
     return [int(s) for s in shares]

@@ -166,7 +166,7 @@ def _weights(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     # Above 0.45 cycles a pixel the beam's sampling aliases; a soft rim keeps the correlation from ringing.
     weight *= np.clip((0.5 - np.maximum(np.abs(fy), np.abs(fx))) / 0.05, 0.0, 1.0)
     weight[0, 0] = 0.0
-    return weight
+    return np.asarray(weight)
 
 
 def _phase_shift(

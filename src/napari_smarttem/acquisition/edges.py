@@ -31,6 +31,9 @@ class EdgeOptions(Options):
     false_alarms: float = Field(
         default=0.05, gt=0, lt=1e6, description="Points that noise alone may put into one overview, on average."
     )
+    weakest: float = Field(
+        default=0.15, ge=0, le=1, description="Edges weaker than this fraction of the strongest ones get no points."
+    )
 
 
 def choose_edges(overview: Overview, options: EdgeOptions, wanted: Wanted) -> Choice:
@@ -71,12 +74,17 @@ def choose_edges(overview: Overview, options: EdgeOptions, wanted: Wanted) -> Ch
     row, column = np.nonzero(ridge & overview.allowed)
     if len(row) == 0:
         return Choice(remarks=("No edge stands out from the noise; a longer dwell or a coarser scale may show some.",))
-    top = np.quantile(strength[row, column], 0.98)
-    score = np.clip(strength[row, column] / max(top, 1e-300), 0.0, 1.0)
+    # A gradient seen only at a coarse scale is shading rather than an edge: of two equal steps the sharper one counts more.
+    worth = strength[row, column] * np.sqrt(finest / scale_at[row, column])
+    score = np.clip(worth / max(float(np.quantile(worth, 0.98)), 1e-300), 0.0, 1.0)
+    strong = score >= options.weakest
+    row, column, score = row[strong], column[strong], score[strong]
     order = np.argsort(-score, kind="stable")
     row, column, score = row[order], column[order], score[order]
     places = overview.positions_nm(row, column)
-    kept = spread(places, wanted.points, spacing_nm=wanted.spacing_nm, finest_nm=pixel)
+    # Weak edges get fewer points a length than strong ones.
+    stretch = np.clip(score, 0.1, 1.0) ** -0.5
+    kept = spread(places, wanted.points, spacing_nm=wanted.spacing_nm, finest_nm=pixel, stretch=stretch)
     picks = []
     for index in kept:
         y, x = int(row[index]), int(column[index])

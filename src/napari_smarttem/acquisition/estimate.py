@@ -9,6 +9,7 @@ from ..schema import Acquire, Field2D, PlanContext, PlanEstimate, Scan, Target, 
 from .settings import AcquisitionSettings
 
 SMALLEST_WINDOW = 96
+EARLY_SCANS = 2
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,19 @@ def corrects_drift(settings: AcquisitionSettings, context: PlanContext) -> bool:
 
 
 def drift_scans(points: int, settings: AcquisitionSettings, context: PlanContext) -> int:
-    """Number of drift images for so many points: one before the first, then one every `drift_every`."""
+    """Largest number of drift images for so many points: one before the first, then one every `drift_every`, and early ones.
+
+    As long as the rate of the drift is uncertain, up to two more are made before they are due.
+    """
     if points == 0 or not corrects_drift(settings, context):
         return 0
-    return 1 + (points - 1) // settings.drift_every
+    early = min(EARLY_SCANS, (points - 1) // early_after(settings))
+    return 1 + early + (points - 1) // settings.drift_every
+
+
+def early_after(settings: AcquisitionSettings) -> int:
+    """Points after the last drift image before which no early one is made."""
+    return max(1, settings.drift_every // 5)
 
 
 def _costs(settings: AcquisitionSettings, context: PlanContext) -> tuple[tuple[float, float], tuple[float, float]]:

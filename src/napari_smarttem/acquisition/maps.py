@@ -221,7 +221,7 @@ class WindowMaps:
         from scipy.spatial import QhullError
 
         try:
-            return LinearNDInterpolator(places, values)(self._pixel_centres()).astype(np.float32)
+            return np.asarray(LinearNDInterpolator(places, values)(self._pixel_centres()), dtype=np.float32)
         except QhullError:
             # All places on one line span no triangle; the nearest value is what is known then.
             return self._nearest(places, values, None)

@@ -29,12 +29,14 @@ from ..schema import (
     estimate_duration,
 )
 from .choosers import Proposals, propose_with_remarks
-from .estimate import corrects_drift, estimate, within_budget
+from .estimate import EARLY_SCANS, corrects_drift, early_after, estimate, within_budget
 from .route import shortest_path
 from .settings import AcquisitionSettings, merged, parse
 from .tracking import DriftCorrection, exposure_times
 
 Steps = Generator[Any, StepResult, Any]
+
+UNCERTAIN_PX = 0.2
 
 
 def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
@@ -228,12 +230,14 @@ class _Acquisition:
         if remark:
             yield from self._note(f"{name}-budget", remark, level="warning")
         since_drift: int | None = None
+        early_left = EARLY_SCANS
         for target in self._ordered(waiting):
-            if corrects_drift(settings, context) and (
-                since_drift is None or since_drift >= settings.drift_every or self.clock_broke
-            ):
+            early = early_left > 0 and self._drift_is_uncertain(since_drift)
+            due = since_drift is None or since_drift >= settings.drift_every or self.clock_broke
+            if corrects_drift(settings, context) and (due or early):
                 yield from self._follow_drift()
                 since_drift = 0
+                early_left -= early
             step = self._acquire_step(target)
             if step is None:
                 text = f"Target {target.target_id} has drifted out of the field of view and was left out."
@@ -299,6 +303,12 @@ class _Acquisition:
         result = yield from self._do(scan)
         correction = self.drift.take(result, f"{name}-note", self.clock_shift_s)
         yield from self._do(correction.note)
+
+    def _drift_is_uncertain(self, since_drift: int | None) -> bool:
+        """True where the rate is known too little to wait for the next drift image: two images close in time give a poor one."""
+        if self.drift is None or since_drift is None or since_drift < early_after(self.settings):
+            return False
+        return self.drift.uncertainty_px(self._now_s() + self.settings.exposure_s) > UNCERTAIN_PX
 
     def _too_dear(self, step: Acquire) -> str:
         """Why the next exposure would break a budget, or nothing."""

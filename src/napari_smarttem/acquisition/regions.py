@@ -36,7 +36,7 @@ class RegionOptions(Options):
         json_schema_extra={"units": "px"},
     )
     smallest_px: int = Field(
-        default=12, ge=1, description="Smaller regions are dropped.", json_schema_extra={"units": "px²"}
+        default=20, ge=1, description="Smaller regions are dropped.", json_schema_extra={"units": "px²"}
     )
 
 

@@ -161,7 +161,7 @@ def _refine(
         if kind == "reverse":
             path[low : high + 1] = path[low : high + 1][::-1]
             renumber(low, high)
-            touched = (at(low - 1), at(low), at(high), at(high + 1))
+            touched: tuple[int, ...] = (at(low - 1), at(low), at(high), at(high + 1))
         else:
             segment = path[low : high + 1]
             if kind == "turned":

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 
-def keep_apart(places_nm: np.ndarray, spacing_nm: float, limit: int) -> np.ndarray:
+def keep_apart(places_nm: np.ndarray, spacing_nm: float, limit: int, stretch: np.ndarray | None = None) -> np.ndarray:
     """Indices of points accepted in the given order, each at least `spacing_nm` from all accepted before.
 
     Parameters
@@ -18,6 +18,8 @@ def keep_apart(places_nm: np.ndarray, spacing_nm: float, limit: int) -> np.ndarr
         Smallest distance between two accepted points.
     limit : int
         Stop after so many.
+    stretch : array, shape (n,), or None
+        At least 1: a candidate must be this many times farther from those accepted before it.
     """
     if spacing_nm <= 0:
         return np.arange(min(limit, len(places_nm)))
@@ -27,15 +29,17 @@ def keep_apart(places_nm: np.ndarray, spacing_nm: float, limit: int) -> np.ndarr
     cells = np.floor((places_nm - corner) / cell).astype(int).tolist()
     places = places_nm.tolist()
     taken: dict[tuple[int, int], tuple[float, float]] = {}
-    smallest = spacing_nm * spacing_nm * (1.0 - 1e-9)
+    reach = [1.0] * len(places) if stretch is None else stretch.tolist()
     accepted: list[int] = []
     for index, (row, column) in enumerate(cells):
         if (row, column) in taken:
             continue
         y, x = places[index]
         free = True
-        for other_row in range(row - 2, row + 3):
-            for other_column in range(column - 2, column + 3):
+        far = math.ceil(math.sqrt(2.0) * reach[index] - 1e-9)
+        smallest = (spacing_nm * reach[index]) ** 2 * (1.0 - 1e-9)
+        for other_row in range(row - far, row + far + 1):
+            for other_column in range(column - far, column + far + 1):
                 other = taken.get((other_row, other_column))
                 if other is not None and (other[0] - y) ** 2 + (other[1] - x) ** 2 < smallest:
                     free = False
@@ -50,19 +54,27 @@ def keep_apart(places_nm: np.ndarray, spacing_nm: float, limit: int) -> np.ndarr
     return np.array(accepted, dtype=int)
 
 
-def spread(places_nm: np.ndarray, wanted: int, *, spacing_nm: float | None, finest_nm: float) -> np.ndarray:
+def spread(
+    places_nm: np.ndarray,
+    wanted: int,
+    *,
+    spacing_nm: float | None,
+    finest_nm: float,
+    stretch: np.ndarray | None = None,
+) -> np.ndarray:
     """Up to `wanted` indices out of `places_nm` (the most wanted first), well apart.
 
     Where `spacing_nm` is None it is made as large as still gives `wanted` points, so that they cover everything there is
     rather than crowd where the score is highest; `finest_nm` is the smallest distance that makes sense (a pixel).
+    `stretch` (n,), at least 1, lets the less wanted lie farther apart; it is not applied where a spacing was asked for.
     """
     if len(places_nm) == 0 or wanted <= 0:
         return np.zeros(0, dtype=int)
     if spacing_nm is not None:
         return keep_apart(places_nm, spacing_nm, wanted)
-    best = keep_apart(places_nm, finest_nm, wanted)
+    best = keep_apart(places_nm, finest_nm, wanted, stretch)
     if len(best) < wanted:
-        return best
+        return best if stretch is None else keep_apart(places_nm, finest_nm, wanted)
     extent = np.ptp(places_nm, axis=0) + finest_nm
     low = finest_nm
     # No packing of discs is denser than pi / sqrt(12), which bounds the spacing from above.
@@ -71,7 +83,7 @@ def spread(places_nm: np.ndarray, wanted: int, *, spacing_nm: float | None, fine
     )
     for _ in range(9):
         middle = 0.5 * (low + high)
-        trial = keep_apart(places_nm, middle, wanted)
+        trial = keep_apart(places_nm, middle, wanted, stretch)
         if len(trial) == wanted:
             best, low = trial, middle
         else:

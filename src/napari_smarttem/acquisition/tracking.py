@@ -12,6 +12,9 @@ from .drift import DriftTracker, register
 from .estimate import DriftWindow, window_size
 from .settings import AcquisitionSettings
 
+DISTORTION_PX = 0.07
+"""What line jitter and the shear of a drifting scan add to the error of a registration; its noise says nothing of them."""
+
 
 def exposure_times(result: StepResult) -> tuple[float, float]:
     """Beginning and end of what was recorded, on the instrument's clock: those of the frame, else those of the step."""
@@ -67,6 +70,10 @@ class DriftCorrection:
         seen_s = self._row_time((y_nm - self._field.y_nm) / self._pixel[0] - 0.5) - self._reference_s
         velocity = self._tracker.velocity_nm_per_s
         return dy - velocity[0] * seen_s, dx - velocity[1] * seen_s
+
+    def uncertainty_px(self, time_s: float) -> float:
+        """Standard deviation of the predicted displacement at a time, in pixels of the overview, each direction."""
+        return self._tracker.predict(time_s - self._reference_s)[1] / min(abs(p) for p in self._pixel)
 
     def scan(self, step_id: str, time_s: float) -> Scan:
         """The next drift image: the same window, carried along by whole pixels so that it shows the same place."""
@@ -138,8 +145,7 @@ class DriftCorrection:
             text = f"Drift image refused, the prediction of {dy:+.2f}, {dx:+.2f} nm (y, x) is kept: {measured.problem}."
             return Correction(Note(step_id=note_id, text=text, level="warning", data=data), used=False)
         total = (np.array(measured.shift_px) + offset) * self._pixel
-        # Scan distortions that the noise says nothing about: no image is better than a fiftieth of a pixel.
-        error_nm = math.hypot(min(measured.error_px, 1.0), 0.02) * pixel
+        error_nm = math.hypot(min(measured.error_px, 1.0), DISTORTION_PX) * pixel
         self._tracker.update(time_s, (float(total[0]), float(total[1])), error_nm)
         velocity = self._tracker.velocity_nm_per_s
         data |= {
