@@ -28,8 +28,9 @@ FILES = (
 DIRECT_FILE_BYTES = 4 * 2**20
 """A larger file is not opened in the window's thread at all."""
 
-DIRECT_ARRAY_BYTES = 12 * 2**20
-"""Larger arrays (uncompressed) are not loaded in the window's thread: about 30 ms of reading and summing."""
+DIRECT_ARRAY_BYTES = 24 * 2**20
+"""Larger arrays (uncompressed) are not loaded in the window's thread: about 60 ms of reading and summing. Below that a script that
+calls ``viewer.open`` finds its layer when the call returns."""
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
