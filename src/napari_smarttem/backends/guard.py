@@ -112,6 +112,7 @@ class Guard:
         self._closed = False
         self.dose_budget_e_per_a2 = dose_budget_e_per_a2
         inner = self._inner
+        self._readout_s = inner.plan_context().spectrum_readout_s
         self.info: InstrumentInfo = inner.info
         self.scanner: Scanner | None = None if inner.scanner is None else GuardedScanner(self, inner.scanner)
         self.spectrometer: Spectrometer | None = (
@@ -209,12 +210,14 @@ class Guard:
             )
 
     @contextmanager
-    def exposure(self, exposed_s: float, cancel: CancelToken) -> Iterator[CancelToken]:
+    def exposure(self, exposed_s: float, cancel: CancelToken, *, stationary: bool = False) -> Iterator[CancelToken]:
         """Beam on the specimen inside this block only: budget checked before, dose counted and beam blanked after.
 
-        Gives the cancel token to expose with: it is also set when `make_safe` is called from another thread.
+        A scan delivers dose while it dwells (`exposed_s`). A `stationary` probe delivers it until the beam is blanked: the
+        time the detector takes to read out, or to fail, is counted too. Gives the cancel token to expose with: it is also
+        set when `make_safe` is called from another thread.
         """
-        self._check_budget(exposed_s)
+        self._check_budget(exposed_s + (self._readout_s if stationary else 0.0))
         interrupted = threading.Event()
         token = EitherToken(cancel, interrupted)
         with self._lock:
@@ -231,23 +234,25 @@ class Guard:
             yield token
             done = True
         finally:
-            # Dose first: even where blanking fails the electrons have been delivered.
-            self._count(exposed_s, started, done)
-            self._blank_after()
-            with self._lock:
-                self._in_flight.discard(interrupted)
+            try:
+                self._blank_after()
+            finally:
+                self._count(exposed_s, started, done, stationary)
+                with self._lock:
+                    self._in_flight.discard(interrupted)
         if interrupted.is_set():
             raise Cancelled("The exposure was interrupted to make the instrument safe; what it recorded is not used.")
 
-    def _count(self, exposed_s: float, started_s: float, done: bool) -> None:
+    def _count(self, exposed_s: float, started_s: float, done: bool, stationary: bool) -> None:
         if math.isnan(started_s):
             return  # the beam never came on
-        delivered_s = exposed_s
-        if not done:
-            try:
-                delivered_s = min(max(self._inner.now_s() - started_s, 0.0), exposed_s)
-            except Exception:  # the clock went with the connection: count the whole exposure rather than too little
-                delivered_s = exposed_s
+        try:
+            on_s = max(self._inner.now_s() - started_s, 0.0)
+        except Exception:  # the clock went with the connection: count the whole exposure rather than too little
+            on_s, done = exposed_s, True
+        delivered_s = (
+            max(on_s, exposed_s if done else 0.0) if stationary else exposed_s if done else min(on_s, exposed_s)
+        )
         dose = self.dose_of(delivered_s)
         with self._lock:
             self._dose += dose

@@ -194,7 +194,7 @@ class GuardedSpectrometer:
         _within("An exposure", exposure_s, self._guard.limits.exposure_s, "s")
         if self.exposure_range_s is not None:
             _within("An exposure", exposure_s, self.exposure_range_s, "s")
-        with self._guard.exposure(exposure_s, cancel) as token:
+        with self._guard.exposure(exposure_s, cancel, stationary=True) as token:
             frame = self._inner.acquire_spectrum(exposure_s, token)
         return check_frame(frame, (self._inner.channels,), f"The {self._inner.signal} spectrum")
 
@@ -216,7 +216,7 @@ class GuardedCamera:
         _within("An exposure", exposure_s, self._guard.limits.exposure_s, "s")
         if camera is not None and camera not in self._inner.cameras:
             raise BadInput(f"There is no camera {camera!r}; there is {', '.join(self._inner.cameras)}.")
-        with self._guard.exposure(exposure_s, cancel) as token:
+        with self._guard.exposure(exposure_s, cancel, stationary=True) as token:
             frame = self._inner.acquire_image(exposure_s, token, camera)
         return check_frame(frame, None, f"The {frame.signal} image")
 

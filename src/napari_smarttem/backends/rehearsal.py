@@ -148,6 +148,10 @@ class Rehearsal:
         self._now += seconds
         return {"exposure_started_s": started, "exposure_finished_s": self._now, "exposure_s": seconds, "dry_run": True}
 
+    def read_out(self) -> None:
+        """Let the time of a spectrum's read-out pass; a stationary probe delivers dose during it."""
+        self._now += self._context.spectrum_readout_s
+
 
 class _Scanner:
     def __init__(self, owner: Rehearsal, inner: Scanner) -> None:
@@ -193,12 +197,14 @@ class _Spectrometer:
         self.dispersion_ev = value
 
     def acquire_spectrum(self, exposure_s: float, cancel: CancelToken) -> Frame:
+        metadata = self._owner.exposed(exposure_s)
+        self._owner.read_out()
         return spectrum_frame(
             np.zeros(self.channels, np.uint8),
             dispersion_ev=self.dispersion_ev,
             offset_ev=self.energy_offset_ev,
             signal=self.signal,
-            metadata=self._owner.exposed(exposure_s),
+            metadata=metadata,
         )
 
 
