@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-SETTLE_S = 3.0
 WINDOW = (1600, 1000)
+POLL_MS = 250
+SETTLE_MS = 2500
+"""From the first drawing on: docks that open later have found their place by then."""
 
 
 def main(run: Path, picture: Path) -> int:
@@ -31,9 +33,25 @@ def main(run: Path, picture: Path) -> int:
         viewer.screenshot(str(picture), canvas_only=False, flash=False)
         viewer.close()
 
-    QTimer.singleShot(int(SETTLE_S * 1000), take)
+    def wait_for_canvas() -> None:
+        # On a slow machine the window is there long before OpenGL is, and a picture of it would be black.
+        if _canvas_is_drawn():
+            QTimer.singleShot(SETTLE_MS, take)
+        else:
+            QTimer.singleShot(POLL_MS, wait_for_canvas)
+
+    wait_for_canvas()
     napari.run()
     return 0
+
+
+def _canvas_is_drawn() -> bool:
+    """True once every OpenGL canvas that can be seen has its context."""
+    from qtpy.QtOpenGLWidgets import QOpenGLWidget
+    from qtpy.QtWidgets import QApplication
+
+    canvases = [w for w in QApplication.allWidgets() if isinstance(w, QOpenGLWidget) and w.isVisible()]
+    return bool(canvases) and all(canvas.isValid() for canvas in canvases)
 
 
 if __name__ == "__main__":
