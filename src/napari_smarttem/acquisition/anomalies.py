@@ -46,13 +46,14 @@ def choose_anomalies(overview: Overview, options: AnomalyOptions, wanted: Wanted
     """
     if overview.is_flat or min(overview.shape) < 3:
         return Choice(remarks=("The overview is flat or too small: nothing in it is unusual.",))
-    data = patches(overview, options.patch_px)
-    distance, components = patch_distance(data, options, wanted.rng)
+    whole = _surroundings_known(overview.shape, options.patch_px)
+    distance = np.zeros(overview.image.size)
+    distance[whole], components = patch_distance(patches(overview, options.patch_px)[whole], options, wanted.rng)
     from scipy import stats
 
     # The bulk sets the scale, since trimmed variances are too small and neighbouring patches overlap.
-    bulk = np.median(distance) / stats.chi2.median(components + 1)
-    unusual = stats.chi2.isf(min(options.false_alarms / distance.size, 0.5), components + 1) * max(float(bulk), 1e-12)
+    bulk = np.median(distance[whole]) / stats.chi2.median(components + 1)
+    unusual = stats.chi2.isf(min(options.false_alarms / whole.sum(), 0.5), components + 1) * max(float(bulk), 1e-12)
     flat = np.flatnonzero(overview.allowed.ravel() & (distance >= unusual))
     if len(flat) == 0:
         return Choice(remarks=("Nothing in the overview looks unusual.",))
@@ -79,6 +80,15 @@ def choose_anomalies(overview: Overview, options: AnomalyOptions, wanted: Wanted
         )
         picks.append(Pick(float(rows[index]), float(columns[index]), score, "anomaly", reason))
     return Choice(tuple(picks))
+
+
+def _surroundings_known(shape: tuple[int, int], size: int) -> np.ndarray:
+    """True, shape (y * x,), where a patch lies inside the image; everywhere where the image is hardly larger than a patch."""
+    half = size // 2
+    inside = np.ones(shape, dtype=bool)
+    if min(shape) > 2 * size:
+        inside[:half], inside[-half:], inside[:, :half], inside[:, -half:] = False, False, False, False
+    return inside.ravel()
 
 
 def patch_distance(data: np.ndarray, options: AnomalyOptions, rng: np.random.Generator) -> tuple[np.ndarray, int]:

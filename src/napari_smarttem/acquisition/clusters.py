@@ -117,7 +117,7 @@ def quota(sizes: list[int], points: int, rarity: float) -> list[int]:
     """
     room = np.array(sizes, dtype=int)
     shares = np.zeros(len(sizes), dtype=int)
-    weight = np.where(room > 0, room.astype(float) ** (1.0 - rarity), 0.0)
+    weight = np.where(room > 0, np.maximum(room, 1).astype(float) ** (1.0 - rarity), 0.0)
     left = min(points, int(room.sum()))
     while left > 0:
         open_ = shares < room
@@ -125,8 +125,8 @@ def quota(sizes: list[int], points: int, rarity: float) -> list[int]:
         ideal = left * part / part.sum()
         extra = np.minimum(np.floor(ideal).astype(int), room - shares)
         if extra.sum() == 0:
-            # Fewer points left than classes: one at a time, to the class with the fewest for its weight (D'Hondt).
-            extra[int(np.argmax(part / (shares + 1.0)))] = 1
+            # Fewer points left than classes: one at a time, to the class with the fewest for its weight (Sainte-Laguë).
+            extra[int(np.argmax(part / (shares + 0.5)))] = 1
         shares += extra
         left -= int(extra.sum())
     return [int(s) for s in shares]

@@ -53,8 +53,8 @@ def choose_edges(overview: Overview, options: EdgeOptions, wanted: Wanted) -> Ch
     finest = max(options.finest_nm / pixel if options.finest_nm else 1.0, 0.7)
     coarsest = options.coarsest_nm / pixel if options.coarsest_nm else max(min(rows, columns) / 16.0, 1.0)
     scales = finest * math.sqrt(2.0) ** np.arange(1 + max(0, math.floor(2.0 * math.log2(max(coarsest / finest, 1.0)))))
-    # The magnitude of a gradient of noise is Rayleigh distributed: P(g > t) = exp(-t^2 / 2) at each of the pixels.
-    threshold = math.sqrt(2.0 * math.log(max(overview.image.size / options.false_alarms, 2.0)))
+    # The magnitude of a gradient of noise is Rayleigh distributed: P(g > t) = exp(-t^2 / 2) at each pixel and scale.
+    threshold = math.sqrt(2.0 * math.log(max(overview.image.size * len(scales) / options.false_alarms, 2.0)))
 
     strength = np.zeros(overview.shape)
     significance = np.zeros(overview.shape)
@@ -64,7 +64,8 @@ def choose_edges(overview: Overview, options: EdgeOptions, wanted: Wanted) -> Ch
         dy = ndimage.gaussian_filter(overview.image, sigma, order=(1, 0), mode="reflect")
         dx = ndimage.gaussian_filter(overview.image, sigma, order=(0, 1), mode="reflect")
         magnitude = np.hypot(dy, dx)
-        noise = np.sqrt(ndimage.gaussian_filter(overview.noise**2, sigma, mode="reflect")) * _gradient_noise(sigma)
+        noise = np.sqrt(ndimage.gaussian_filter(overview.noise**2, sigma, mode="reflect"))
+        noise *= _gradient_noise(overview.shape, sigma)
         ratio = magnitude / noise
         here = (ratio >= threshold) & (scale_at == 0)
         ridge |= here & _is_ridge(magnitude, dy, dx)
@@ -96,14 +97,27 @@ def choose_edges(overview: Overview, options: EdgeOptions, wanted: Wanted) -> Ch
     return Choice(tuple(picks))
 
 
-def _gradient_noise(sigma: float) -> float:
-    """Standard deviation of one component of the Gaussian gradient of white noise of unit variance."""
+def _gradient_noise(shape: tuple[int, int], sigma: float) -> np.ndarray:
+    """Standard deviation of the noisier component of the Gaussian gradient of white noise of unit variance, shape (y, x).
+
+    At the rim the reflected image counts twice, which makes the gradient along it noisier.
+    """
     from scipy import ndimage
 
-    size = 2 * math.ceil(4.0 * sigma) + 3
-    impulse = np.zeros((size, size))
-    impulse[size // 2, size // 2] = 1.0
-    return float(np.sqrt((ndimage.gaussian_filter(impulse, sigma, order=(1, 0)) ** 2).sum()))
+    gains: list[list[np.ndarray]] = []
+    for size in shape:
+        middle = 2 * math.ceil(4.0 * sigma) + 3
+        small = min(size, 3 * middle)
+        one_side = []
+        for order in (0, 1):
+            response = ndimage.gaussian_filter1d(np.eye(small), sigma, axis=0, order=order, mode="reflect")
+            gain = (response**2).sum(axis=1)
+            one_side.append(
+                np.concatenate([gain[: small // 2], np.full(size - small, gain[small // 2]), gain[small // 2 :]])
+            )
+        gains.append(one_side)
+    (smooth_y, slope_y), (smooth_x, slope_x) = gains
+    return np.asarray(np.sqrt(np.maximum(np.outer(slope_y, smooth_x), np.outer(smooth_y, slope_x))))
 
 
 def _is_ridge(magnitude: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:

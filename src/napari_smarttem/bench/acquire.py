@@ -3,10 +3,12 @@
 ``boundary_fraction_CHOOSER``: the fraction of a chooser's points that fall on a particle or within a pixel of a boundary (of a
 particle, or between two phases), mean over simulated specimens whose truth is known; random and grid, at the same number of
 points, are the baselines. The simulated polymer blend is not among them: its phases have one brightness, so that nothing that
-looks at the overview can find them. ``boundary_fraction_recorded_CHOOSER``: the same on a recorded EDS map of FePt core-shell particles.
-There the chooser sees the counts of all channels summed, and the reference is made of the element lines alone: particles are
-where Fe K (net of the background beside it) exceeds Otsu's threshold, cores where Pt M does; boundaries are the rims of both.
-The noise of the two is not independent, since one recording gives both.
+looks at the overview can find them.
+
+``boundary_fraction_recorded_CHOOSER``: the same on a recorded EDS map of FePt core-shell particles. There the chooser sees the
+counts of all channels summed, and the reference is made of the element lines alone: particles are where Fe K (net of the
+background beside it) exceeds Otsu's threshold, cores where Pt M does; boundaries are the rims of both. The noise of the two is
+not independent, since one recording gives both.
 
 ``drift_residual_px_rms``: distance between the place that the probe hit on the specimen and the place that was chosen, rms over
 all points of runs with a drift of 1 px/s, from the simulator's own drift. Baselines: no correction, and holding the last
