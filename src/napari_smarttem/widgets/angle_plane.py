@@ -23,11 +23,12 @@ from qtpy.QtWidgets import (
 from superqt import QDoubleRangeSlider
 
 from ..schema import BadInput, Frame, StepResult
-from .base import SessionWidget, remember, remembered
+from .base import SessionWidget, remember, remembered, window_goes
 from .layers import contrast_limits, live_layer, show_image, show_scale_bar
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.components import ViewerModel
     from napari.layers import Image, Shapes
 
 HINT = "Nothing recorded yet.\nA Ronchigram or diffraction pattern appears here with the first camera image."
@@ -40,9 +41,7 @@ class AnglePlaneDock(SessionWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
-        from napari.components import ViewerModel
-
-        self.model = ViewerModel(title="Angle plane")
+        self.model: ViewerModel | None = None
         self.frame: Frame | None = None
         self._image: Image | None = None
         self._circles: dict[str, tuple[float, str]] = {}
@@ -74,8 +73,9 @@ class AnglePlaneDock(SessionWidget):
                 f"{frame.signal} has axes in {frame.axes[0].units} and {frame.axes[1].units}; both must have the same units."
             )
         new_units = self.frame is not None and self.frame.axes[0].units != frame.axes[0].units
-        first = self.frame is None or new_units
+        first = self._canvas is None or new_units
         self.frame = frame
+        self._open_canvas()
         if first:
             self._drop_circles()
         self._image = show_image(self.model, frame, self._image, index=0, colormap=self.colormap.currentText())
@@ -84,7 +84,6 @@ class AnglePlaneDock(SessionWidget):
             self.model.reset_view()
         self._image.visible = self.visible_box.isChecked()
         self.visible_box.setText(self._image.name)
-        self._open_canvas()
         self._show_limits()
 
     def show_circle(self, radius_mrad: float | None, name: str = "aperture", color: str = "#56B4E9") -> None:
@@ -111,7 +110,7 @@ class AnglePlaneDock(SessionWidget):
 
     @property
     def canvas(self) -> Any:
-        """The canvas widget, None until there is something to show."""
+        """The canvas widget, None (like ``model``, its layers) until there is something to show."""
         return self._canvas
 
     # --------------------------------------------------------------------------------------------------- building
@@ -130,12 +129,14 @@ class AnglePlaneDock(SessionWidget):
         self.visible_box.toggled.connect(self._visible_toggled)
         self.colormap = QComboBox()
         self.colormap.addItems(COLORMAPS)
+        self.colormap.setMinimumWidth(70)
+        self.colormap.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.colormap.setToolTip("Colormap of the image")
         self.colormap.setCurrentText(str(remembered("angle_plane.colormap", "gray")))
         self.colormap.currentTextChanged.connect(self._colormap_chosen)
         self.contrast = QDoubleRangeSlider(Qt.Orientation.Horizontal)
         self.contrast.setToolTip("Contrast limits")
-        self.contrast.setMinimumWidth(60)
+        self.contrast.setMinimumWidth(50)
         self.contrast.valueChanged.connect(self._contrast_moved)
         self.auto_button = QPushButton("Auto")
         self.auto_button.setToolTip("Set the contrast from the image")
@@ -144,10 +145,12 @@ class AnglePlaneDock(SessionWidget):
         row = QHBoxLayout()
         row.setContentsMargins(0, 0, 0, 0)
         for widget in self._controls:
-            row.addWidget(widget, 1 if widget is self.contrast else 0)
+            if widget is not self.visible_box:
+                row.addWidget(widget, 1 if widget is self.contrast else 0)
             widget.setEnabled(False)
         column = QVBoxLayout(self)
         column.setContentsMargins(4, 4, 4, 4)
+        column.addWidget(self.visible_box)
         column.addWidget(self._place, 1)
         column.addLayout(row)
         self.setMinimumSize(220, 200)
@@ -155,14 +158,16 @@ class AnglePlaneDock(SessionWidget):
 
     def sizeHint(self) -> QSize:
         """A modest square: napari's own canvas asks for more than the window has."""
-        return QSize(320, 320)
+        return QSize(260, 300)
 
     def _open_canvas(self) -> None:
         """Make the canvas when there is something to show: an empty one would cost time and memory for nothing."""
         if self._canvas is not None:
             return
+        from napari.components import ViewerModel
         from napari.qt import QtViewer
 
+        self.model = ViewerModel(title="Angle plane")
         self._canvas = QtViewer(self.model)
         self._canvas.setMinimumSize(120, 120)
         self._stack.addWidget(self._canvas)
@@ -171,11 +176,11 @@ class AnglePlaneDock(SessionWidget):
         for widget in self._controls:
             widget.setEnabled(True)
         self._watch_main_window()
-        self.model.reset_view()
 
     def close_canvas(self) -> None:
-        """Close the second canvas, in the order that neither crashes nor leaks; it is made anew when needed."""
+        """Close the second canvas and its layers; both are made anew, from the newest image, when needed."""
         canvas, self._canvas = self._canvas, None
+        self.model = self._image = self._circle_layer = None
         if canvas is None:
             return
         self._stack.setCurrentWidget(self.hint)
@@ -191,18 +196,24 @@ class AnglePlaneDock(SessionWidget):
             self._main = main
             main.installEventFilter(self)
 
+    def _leave_main_window(self) -> None:
+        self.close_canvas()
+        main, self._main = self._main, None
+        if main is not None:
+            main.removeEventFilter(self)
+
     def eventFilter(self, watched: Any, event: QEvent) -> bool:
-        """The main window is about to be deleted: our canvas must go first."""
-        if event.type() == QEvent.Type.DeferredDelete and watched is self._main:
-            self.close_canvas()
+        """The main window goes: our canvas must go first."""
+        if watched is self._main and window_goes(event):
+            self._leave_main_window()
         return super().eventFilter(watched, event)
 
     def event(self, event: QEvent) -> bool:
         """A dock that was closed with its cross is taken out of the window: its canvas is closed with it."""
         if event.type() == QEvent.Type.ParentChange and self.parentWidget() is None:
-            self.close_canvas()
-        elif event.type() == QEvent.Type.Show and self.frame is not None:
-            self._open_canvas()
+            self._leave_main_window()
+        elif event.type() == QEvent.Type.Show and self.frame is not None and self._canvas is None:
+            self.show_frame(self.frame)
         return super().event(event)
 
     # ----------------------------------------------------------------------------------------------------- inside
@@ -247,7 +258,7 @@ class AnglePlaneDock(SessionWidget):
         self._circle_layer = None
 
     def _draw_circles(self) -> None:
-        if self.frame is None:
+        if self.model is None:
             return  # drawn with the first image, whose units they share
         units = self.frame.axes[0].units
         layer = live_layer(self.model, self._circle_layer)

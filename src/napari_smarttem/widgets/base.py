@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QCoreApplication, QObject
+from qtpy.QtCore import QCoreApplication, QEvent, QObject
 from qtpy.QtWidgets import QDockWidget, QWidget
 
 from .background import BackgroundJob, run_in_background, when_done
@@ -61,12 +61,18 @@ class _Binding(QObject):
         self._relay.listen(session.message, self._show_messages, every=True)
         window = _main_window(viewer)
         if window is not None:
-            window.destroyed.connect(self.close)
+            window.installEventFilter(self)
         application = QCoreApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(self.close)
         # For a viewer that is collected, or a program that ends, without its window ever having been destroyed.
         weakref.finalize(viewer, session.close, CLOSE_TIMEOUT_S)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """The window goes, and the session with it."""
+        if window_goes(event):
+            self.close()
+        return super().eventFilter(watched, event)
 
     def _show_messages(self, messages: list[tuple[str, str]]) -> None:
         viewer = self._viewer()
@@ -74,12 +80,21 @@ class _Binding(QObject):
             show_message(viewer, level, sentence)
 
     def close(self) -> None:
-        """Stop, blank, save, disconnect. The window is gone by now; only the process waits."""
+        """Stop, blank, save, disconnect: in bounded time, whatever the instrument does."""
         self._relay.stop()
         self.session.close(CLOSE_TIMEOUT_S)
 
 
 _bindings: weakref.WeakKeyDictionary[Any, _Binding] = weakref.WeakKeyDictionary()
+
+
+def window_goes(event: QEvent) -> bool:
+    """True for the event of a main window after which it will not come back.
+
+    A person's click on the cross may still be taken back in napari's question, so that only the deletion counts; a program
+    that closes the window (``viewer.close()``) is not asked, and may not run an event loop that would delete anything.
+    """
+    return event.type() == QEvent.Type.DeferredDelete or (event.type() == QEvent.Type.Close and not event.spontaneous())
 
 
 def _main_window(viewer: Any) -> Any:
