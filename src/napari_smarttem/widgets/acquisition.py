@@ -119,6 +119,7 @@ class AcquisitionDock(SessionWidget):
         for page in (self.overview, self.choose, self.run):
             page.changed.connect(self._settings_timer.start)
         self.review.selection_changed.connect(self._table_selected)
+        self.review.acted.connect(self.relay.flush)
         self.live.targets.selection_changed.connect(self._canvas_selected)
         self.live.spectrum_changed.connect(self._show_spectrum)
         self.run.background.setChecked(self.live.maps.subtract_background)
@@ -330,6 +331,7 @@ class AcquisitionDock(SessionWidget):
     def _review_opened(self, step: AwaitReview) -> None:
         self.show_page(2 if step.targets else 1)
         self._review_changed()
+        self.review.table.show_first(TargetState.PROPOSED)
 
     def _review_closed(self, outcome: Any) -> None:
         if outcome.action == "go" and not self.session.review.is_open:

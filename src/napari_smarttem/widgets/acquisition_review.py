@@ -34,6 +34,8 @@ class ReviewPage(QWidget):
 
     selection_changed = Signal(object)
     """frozenset of target ids selected in the table."""
+    acted = Signal()
+    """The person judged, undid or redid here."""
 
     def __init__(self, review: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -193,23 +195,27 @@ class ReviewPage(QWidget):
         chosen = [i for i in self.table.selected_ids() if i in known]
         if chosen:
             action(chosen)
-            self.refresh()
+            self._acted()
 
     def _approve_all(self) -> None:
         self.review.approve([j.target.target_id for j in self.review.items() if j.state is TargetState.PROPOSED])
-        self.refresh()
+        self._acted()
 
     def _approve_above(self) -> None:
         self.review.approve(self._above_ids())
-        self.refresh()
+        self._acted()
 
     def _undo(self) -> None:
         self.review.undo()
-        self.refresh()
+        self._acted()
 
     def _redo(self) -> None:
         self.review.redo()
+        self._acted()
+
+    def _acted(self) -> None:
         self.refresh()
+        self.acted.emit()
 
     def _filtered(self, *_: Any) -> None:
         self.model.set_filter(state for state, chip in self.chips.items() if chip.isChecked())

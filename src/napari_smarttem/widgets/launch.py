@@ -65,7 +65,7 @@ def arrange(viewer: Viewer, connect: tuple[str, dict[str, Any]] | None = None) -
     instrument = open_dock(viewer, "Instrument")
     acquisition = open_dock(viewer, "Acquisition")
     main = viewer.window._qt_window
-    docks = [_dock(instrument), _dock(acquisition)]
+    docks = [dock_of(instrument), dock_of(acquisition)]
     main.tabifyDockWidget(*docks)
     for dock, title in zip(docks, ("Instrument", "Acquisition"), strict=True):
         dock.setWindowTitle(title)  # the tab: with the plugin's name behind it nobody could read it
@@ -108,7 +108,8 @@ def fit_to_screen(viewer: Any) -> None:
     viewer.window.resize(width, height)
 
 
-def _dock(widget: Any) -> Any:
+def dock_of(widget: Any) -> Any:
+    """The dock widget that holds one of our widgets."""
     from qtpy.QtWidgets import QDockWidget
 
     parent = widget.parentWidget()

@@ -202,12 +202,14 @@ class LiveView(QObject):
             if i and frame.signal not in self._images:
                 layer.visible = False
             self._images[frame.signal] = layer
+        seen = self._images[signals[0]]
         if first or shapes_differ:
             viewer.reset_view()
         if self.targets.layer is not None:
             self.targets.activate()
-        elif active is not None and active in viewer.layers:
-            viewer.layers.selection.active = active
+        else:
+            kept = active is not None and active in viewer.layers
+            viewer.layers.selection.active = active if kept else seen
         self.overview_changed.emit()
 
 

@@ -22,13 +22,16 @@ _EELS = {
     "Cu": ("Cu L", 931, 60),
     "Si": ("Si K", 1839, 80),
 }
+_LIGHT = frozenset({"B", "C", "N", "O"})
 MOST = 3
-ADDITIVE = ("#3D7BFF", "#2FBF4F", "#FF4A2E")
-"""Near-primary colours: the maps are added up, and what is in several of them must not turn white at once."""
+ADDITIVE = ("#2A5BFF", "#FF3B20", "#28C840")
+"""Near-primary colours: the maps are added up, and what is in two of them must not turn white."""
 
 
 def suggested_windows(elements: Iterable[str], signal: str, axis: Axis, channels: int) -> list[EnergyWindow]:
     """Up to three windows above edges of `elements` that the spectrum holds whole.
+
+    Where there are two heavier elements or more, the light ones, which are in everything, are left to the person.
 
     Parameters
     ----------
@@ -43,10 +46,11 @@ def suggested_windows(elements: Iterable[str], signal: str, axis: Axis, channels
     if signal != "EELS":
         return []
     ends = sorted((axis.offset, axis.offset + axis.scale * (channels - 1)))
-    held = [
-        (name, low, low + width)
-        for name, low, width in (_EELS[e] for e in dict.fromkeys(elements) if e in _EELS)
+    held = {
+        element: (name, low, low + width)
+        for element, (name, low, width) in ((e, _EELS[e]) for e in dict.fromkeys(elements) if e in _EELS)
         if ends[0] <= low and low + width <= ends[1]
-    ]
-    chosen = sorted(held, key=lambda window: window[1])[-MOST:]
+    }
+    heavy = [window for element, window in held.items() if element not in _LIGHT]
+    chosen = sorted(heavy if len(heavy) > 1 else held.values(), key=lambda window: window[1])[-MOST:]
     return [EnergyWindow(name, low, high, ADDITIVE[i]) for i, (name, low, high) in enumerate(chosen)]

@@ -213,6 +213,7 @@ class TargetTable(QTableView):
         self.targets = model
         self._selected: frozenset[str] = frozenset()
         self._quiet = False
+        self._scrolled = 0
         self.setModel(model)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
@@ -267,13 +268,23 @@ class TargetTable(QTableView):
             self._quiet = False
         return rows
 
+    def show_first(self, state: TargetState) -> None:
+        """Scroll to the first target in a state, such as the first one to be decided."""
+        for row in range(self.targets.rowCount()):
+            if self.targets.item(row).state is state:
+                self.scrollTo(self.targets.index(row, 0), QAbstractItemView.ScrollHint.PositionAtTop)
+                return
+
     def _about_to_reset(self) -> None:
         self._quiet = True
+        self._scrolled = self.verticalScrollBar().value()
 
     def _reset(self) -> None:
         self._quiet = False
         if self._selected:
             self._show_selection()
+        self.updateGeometries()
+        self.verticalScrollBar().setValue(self._scrolled)
 
     def _changed(self, *_: Any) -> None:
         if self._quiet:

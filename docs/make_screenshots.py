@@ -1,0 +1,136 @@
+"""Make the pictures of the documentation: the real window, on a simulated microscope with a fixed seed.
+
+Run ``python docs/make_screenshots.py`` wherever a window can open (``xvfb-run`` will do); it writes ``docs/_static/*.png``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STATIC = Path(__file__).parent / "_static"
+SIZE = (1600, 1000)
+SEED = 5
+FIRST_ROUND = 46
+
+
+def take(folder: Path, viewer: Any, session: Any, *, size: tuple[int, int] = SIZE) -> dict[str, Path]:
+    """Do the main job in a window and take a picture of each stage.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the pictures go.
+    viewer : napari.Viewer
+        Shown, and bound to `session`.
+    session : Session
+    size : (int, int)
+        Of the window, in pixels.
+
+    Returns
+    -------
+    dict of str to Path
+        ``instrument``, ``choose``, ``review`` and ``acquisition`` (which is the README's).
+    """
+    from napari_smarttem.widgets import launch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    viewer.window.resize(*size)
+    instrument, dock = launch.arrange(viewer, ("simulator", {"specimen": "core-shell", "seed": SEED, "speed": None}))
+    _until(lambda: session.instrument is not None)
+    _settle()
+    pictures = {}
+
+    def picture(name: str) -> None:
+        _settle()
+        pictures[name] = folder / f"{name}.png"
+        viewer.screenshot(str(pictures[name]), canvas_only=False, flash=False)
+
+    review = session.review
+    dock.run.put({"exposure_s": 0.1, "drift_every": 20})
+    dock.choose.put({"chooser": "edges", "points": 90, "spacing_nm": 6.0, "rounds": 2})
+    dock.take_overview()
+    _until(lambda: review.is_open and dock.live.overview is not None)
+    _dock_of(instrument).raise_()
+    picture("instrument")
+    _dock_of(dock).raise_()
+    dock.show_page(1)
+    picture("choose")
+
+    dock.propose()
+    _until(lambda: review.is_open and bool(review.items()))
+    ids = [item.target.target_id for item in review.items()]
+    review.approve(ids[:FIRST_ROUND])
+    review.reject(ids[FIRST_ROUND : FIRST_ROUND + 6])
+    picture("review")
+
+    dock.start()
+    # The first round is measured to its end, so that the picture is the same each time; then the plan proposes again.
+    _until(lambda: review.is_open and any(item.target.target_id.startswith("r1") for item in review.items()), 60.0)
+    _until(lambda: len(dock.live.spectra) == FIRST_ROUND)
+    fresh = [item.target.target_id for item in review.items() if item.target.target_id.startswith("r1")]
+    review.approve(fresh[:18])
+    review.reject(fresh[18:26])
+    dock.show_page(2)
+    dock.live.targets.select(fresh[:1])
+    _until(lambda: bool(dock.live.maps.layers))
+    _settle()
+    picture("acquisition")
+
+    dock.live.show_target(ids[0])
+    dock.show_page(3)
+    picture("spectrum")
+    session.stop()
+    session.wait(10)
+    return pictures
+
+
+def _dock_of(widget: Any) -> Any:
+    from napari_smarttem.widgets.launch import dock_of
+
+    return dock_of(widget)
+
+
+def _settle(seconds: float = 0.4) -> None:
+    """Let the window draw what is new."""
+    from qtpy.QtTest import QTest
+
+    QTest.qWait(round(1000 * seconds))
+
+
+def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    from qtpy.QtTest import QTest
+
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"the window did not get so far within {seconds:g} s")
+        QTest.qWait(30)
+
+
+def main() -> int:
+    """Write the pictures; returns the exit status."""
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["SMARTTEM_SETTINGS"] = str(Path(scratch) / "settings.json")
+        os.environ.setdefault("NAPARI_CONFIG", "")
+        import napari
+
+        from napari_smarttem.engine.session import Session
+        from napari_smarttem.widgets.base import bind_session
+
+        viewer = napari.Viewer(show=True)
+        with Session(folder=Path(scratch) / "runs", sync=False) as session:
+            bind_session(viewer, session)
+            for path in take(STATIC, viewer, session).values():
+                print(path)
+            viewer.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
