@@ -288,10 +288,15 @@ def estimate_duration(step: Any, context: PlanContext) -> float:
 
 
 def estimate_dose(step: Any, context: PlanContext) -> float:
-    """Field-averaged dose of a step in e/Å²; 0 where the beam current is not known."""
+    """Field-averaged dose of a step in e/Å²; 0 where the beam current is not known.
+
+    A resting probe exposes the specimen while the spectrum is read out, too.
+    """
     exposed_s = 0.0
     if isinstance(step, Scan):
         exposed_s = step.shape[0] * step.shape[1] * step.dwell_s
-    elif isinstance(step, (Acquire, TakeImage)):
+    elif isinstance(step, Acquire):
+        exposed_s = step.exposure_s + context.spectrum_readout_s
+    elif isinstance(step, TakeImage):
         exposed_s = step.exposure_s
     return exposure_dose_e_per_a2(context.beam_current_pa, exposed_s, context.field.area_nm2)
