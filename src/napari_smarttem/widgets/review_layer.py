@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from ..schema import SmartTEMError, TargetState
+from ..schema import SmartTEMError
 from .base import session_for, show_message
-from .lasso import LassoLine, follow_drag, inside_polygon
+from .gestures import KEYS_HELP, bind_gestures
+from .lasso import LassoLine
 from .layers import (
     describe_target,
     marker_size_nm,
@@ -37,15 +38,6 @@ if TYPE_CHECKING:
     from ..schema import JudgedTarget
 
 _PICK_PIXELS = 9.0
-_NEXT_VERDICT = {
-    TargetState.PROPOSED: "approve",
-    TargetState.APPROVED: "reject",
-    TargetState.REJECTED: "reset",
-}
-KEYS_HELP = (
-    "Click selects, a click on the selected one changes its verdict. A approve, R reject, U undecided, L lasso, "
-    "Ctrl+Z undo, Ctrl+Shift+Z redo."
-)
 
 
 class ReviewLayer(QObject):
@@ -80,7 +72,7 @@ class ReviewLayer(QObject):
         self._codes = np.empty(0, dtype=np.intp)
         self._silent = 0
         self._dragging = False
-        self._lasso: LassoLine | None = None
+        self.lasso_line: LassoLine | None = None
         self._reported: tuple[str, ...] = ()
         self._relay = Relay(self)
         self._relay.listen(self.session.review.changed, self._review_changed)
@@ -108,7 +100,7 @@ class ReviewLayer(QObject):
         rows = {i for i, target_id in enumerate(self._ids) if target_id in wanted}
         if rows != set(self.layer.selected_data):
             self.layer.selected_data = rows
-        self._report_selection()
+        self.report_selection()
 
     def approve(self, target_ids: Iterable[str] | None = None) -> None:
         """Approve targets: those given, or the selected, or the one under the cursor."""
@@ -131,9 +123,19 @@ class ReviewLayer(QObject):
         self._act(self.session.review.redo)
 
     @property
+    def items(self) -> tuple[JudgedTarget, ...]:
+        """The targets as drawn, in the order of the markers."""
+        return self._items
+
+    @property
+    def places_nm(self) -> np.ndarray:
+        """Places of the targets as drawn, shape ``(n, 2)``."""
+        return self._places
+
+    @property
     def lasso(self) -> bool:
         """True while dragging on the canvas draws a lasso."""
-        return self._lasso is not None
+        return self.lasso_line is not None
 
     def set_lasso(self, on: bool) -> None:
         """Switch the lasso tool on or off; while it is on, a drag selects what it encircles (with Shift: adds it)."""
@@ -141,7 +143,7 @@ class ReviewLayer(QObject):
             return
         if on:
             self.layer.mode = "pan_zoom"
-            self._lasso = LassoLine(self.viewer, self.layer)
+            self.lasso_line = LassoLine(self.viewer, self.layer)
             self.viewer.layers.selection.active = self.layer
             self.layer.mouse_pan = False
             self.layer.cursor = "cross"
@@ -149,7 +151,7 @@ class ReviewLayer(QObject):
                 self.viewer, "info", "Lasso: drag around targets; Shift adds to the selection; L or Esc ends it."
             )
         else:
-            line, self._lasso = self._lasso, None
+            line, self.lasso_line = self.lasso_line, None
             line.remove()
             self.layer.mouse_pan = True
             self.layer.cursor = "standard"
@@ -203,7 +205,7 @@ class ReviewLayer(QObject):
                 self._restyle(items, codes, same_targets=same_targets)
             if moved:
                 self.layer.selected_data = {i for i, target_id in enumerate(ids) if target_id in selected}
-        self._report_selection()
+        self.report_selection()
 
     def _restyle(self, items: tuple[JudgedTarget, ...], codes: np.ndarray, *, same_targets: bool) -> None:
         layer = self.layer
@@ -227,19 +229,8 @@ class ReviewLayer(QObject):
         layer = self.layer = TargetPoints(data, **arguments)
         layer.describe = self._describe
         layer.events.data.connect(self._layer_edited)
-        layer.selected_data.events.items_changed.connect(self._report_selection)
-        layer.mouse_drag_callbacks.append(self._clicked)
-        for key, action in (
-            ("A", self.approve),
-            ("R", self.reject),
-            ("U", self.reset),
-            ("Control-Z", self.undo),
-            ("Control-Shift-Z", self.redo),
-            ("Control-Y", self.redo),
-            ("L", self._toggle_lasso),
-            ("Escape", self._end_lasso),
-        ):
-            layer.bind_key(key, _without_layer(action), overwrite=True)
+        layer.selected_data.events.items_changed.connect(self.report_selection)
+        bind_gestures(self, layer)
         self.viewer.add_layer(layer)
         layer.help = KEYS_HELP
         show_scale_bar(self.viewer)
@@ -248,8 +239,8 @@ class ReviewLayer(QObject):
     def _layer_removed(self, event: Any) -> None:
         if unwrapped(event.value) is not self.layer:
             return
-        if self._lasso is not None:
-            line, self._lasso = self._lasso, None
+        if self.lasso_line is not None:
+            line, self.lasso_line = self.lasso_line, None
             line.remove()
             self.lasso_changed.emit(False)
         self.layer = None
@@ -329,82 +320,34 @@ class ReviewLayer(QObject):
             show_message(self.viewer, "warning", f"Target {error.args[0]} is no longer there; look again.")
         self.refresh()
 
-    # ------------------------------------------------------------------------------------------------- the mouse
+    # ------------------------------------------------------------------------------------------------ the cursor
 
-    def _clicked(self, layer: Any, event: Any) -> Iterator[None]:
-        if str(layer.mode) != "pan_zoom" or event.button != 1:
-            return
-        if self._lasso is not None:
-            yield from self._lassoed(event)
-            return
-        row = self._row_at(float(event.position[-2]), float(event.position[-1]))
-        start = np.asarray(event.pos, dtype=float)
-        extend = "Shift" in event.modifiers or "Control" in event.modifiers
-        yield
-        while event.type == "mouse_move":
-            if np.hypot(*(np.asarray(event.pos, dtype=float) - start)) > 4:
-                return  # the person pans
-            yield
-        selected = {int(i) for i in layer.selected_data}
-        if row is None:
-            if not extend:
-                layer.selected_data = set()
-        elif extend:
-            layer.selected_data = selected ^ {row}
-        elif selected == {row}:
-            verdict = _NEXT_VERDICT.get(self._items[row].state)
-            if verdict is not None:
-                self._judge(verdict, (self._ids[row],))
-        else:
-            layer.selected_data = {row}
-        self._report_selection()
-
-    def _lassoed(self, event: Any) -> Iterator[None]:
-        extend = "Shift" in event.modifiers
-        corners: list[tuple[float, float]] = []
-        for drawn in follow_drag(event, self._lasso, 1.5 / self._zoom()):
-            corners = drawn
-            yield
-        if self._lasso is not None:
-            self._lasso.clear()
-        if self.layer is None:
-            return
-        inside = {int(i) for i in np.nonzero(inside_polygon(self._places, np.asarray(corners)))[0]}
-        self.layer.selected_data = ({int(i) for i in self.layer.selected_data} if extend else set()) | inside
-        self._report_selection()
-
-    def _toggle_lasso(self) -> None:
-        self.set_lasso(not self.lasso)
-
-    def _end_lasso(self) -> None:
-        self.set_lasso(False)
-
-    def _zoom(self) -> float:
+    def pixels_per_nm(self) -> float:
         """Canvas pixels per nm."""
         viewer = self.viewer
         return float(viewer.scene.camera.zoom) if viewer is not None else 1.0
 
-    def _row_at(self, y_nm: float, x_nm: float) -> int | None:
+    def row_at(self, y_nm: float, x_nm: float) -> int | None:
         """Row of the target nearest to a place, where it is near enough to be meant."""
         places, layer = self._places, self.layer
         if layer is None or not len(places):
             return None
         distance = np.hypot(places[:, 0] - y_nm, places[:, 1] - x_nm)
         row = int(np.argmin(distance))
-        reach = max(_PICK_PIXELS / self._zoom(), self._marker_size() / 2)
+        reach = max(_PICK_PIXELS / self.pixels_per_nm(), self._marker_size() / 2)
         return row if distance[row] <= reach else None
 
     def _hovered_ids(self) -> tuple[str, ...]:
         viewer = self.viewer
         if viewer is None or not viewer.mouse_over_canvas:
             return ()
-        row = self._row_at(float(viewer.cursor.position[-2]), float(viewer.cursor.position[-1]))
+        row = self.row_at(float(viewer.cursor.position[-2]), float(viewer.cursor.position[-1]))
         return () if row is None else (self._ids[row],)
 
     def _describe(self, y_nm: float, x_nm: float) -> str:
         # Called by napari on its own thread: the review may change between the two lines.
         items = self._items
-        row = self._row_at(y_nm, x_nm)
+        row = self.row_at(y_nm, x_nm)
         return describe_target(items[row]) if row is not None and row < len(items) else ""
 
     # ---------------------------------------------------------------------------------------------------- inside
@@ -418,22 +361,14 @@ class ReviewLayer(QObject):
         finally:
             self._silent -= 1
 
-    def _report_selection(self, _event: Any = None) -> None:
+    def report_selection(self, _event: Any = None) -> None:
+        """Tell listeners which targets are selected, where that has changed."""
         if self._silent:
             return
         ids = self.selected_ids()
         if ids != self._reported:
             self._reported = ids
             self.selection_changed.emit(ids)
-
-
-def _without_layer(action: Any) -> Any:
-    """A key binding that calls `action` without napari's layer argument."""
-
-    def binding(_layer: Any) -> None:
-        action()
-
-    return binding
 
 
 _review_layers: weakref.WeakKeyDictionary[Any, ReviewLayer] = weakref.WeakKeyDictionary()
