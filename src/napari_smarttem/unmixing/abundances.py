@@ -1,0 +1,70 @@
+"""How much of each endmember a pixel holds, with error bars that follow from the counting noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .kernels import nonnegative_rows
+from .subspace import Subspace
+
+
+def nonnegative(scores: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Non-negative least squares ``scores ~ p corners`` for every pixel.
+
+    Parameters
+    ----------
+    scores : ndarray
+        ``(pixels, r)``.
+    corners : ndarray
+        ``(k, r)``.
+
+    Returns
+    -------
+    ndarray
+        ``(pixels, k)``, float64.
+    """
+    gram = corners @ corners.T
+    targets = np.ascontiguousarray(scores @ corners.T, dtype=np.float64)
+    scale = np.sqrt(np.diag(gram))
+    gram = gram / np.outer(scale, scale)
+    targets /= scale
+    start = np.ascontiguousarray(np.linalg.solve(gram + 1e-12 * np.eye(len(gram)), targets.T).T)
+    return np.asarray(nonnegative_rows(np.ascontiguousarray(gram), targets, start)) / scale
+
+
+def noise_matrices(subspace: Subspace, corners: np.ndarray) -> np.ndarray:
+    """Covariance of the scores of a spectrum that is one unit of each endmember, ``(k, r, r)``.
+
+    Counting noise: the variance of a channel is its mean. With the uniform scale it is the identity times the noise.
+    """
+    k, r = corners.shape
+    if not subspace.poisson:
+        return np.repeat(np.eye(r)[None] * subspace.noise, k, axis=0)
+    scaled = np.maximum(corners @ subspace.vectors[:, :r].T, 0.0)  # endmember / sqrt(h)
+    h = subspace.channel_scale
+    weight = scaled / np.where(h > 0, h, np.inf)  # endmember / h: variance of the scaled channel
+    vectors = subspace.vectors[:, :r]
+    return np.stack([(vectors * row[:, None]).T @ vectors for row in weight])
+
+
+def errors(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Standard error of `amounts` (as from `nonnegative`), ``(pixels, k)``.
+
+    The covariance of least squares, ``P M P^T`` with the noise ``M`` of each pixel and the pseudo-inverse ``P``.
+    """
+    inverse = np.linalg.pinv(corners)  # (r, k): p = t @ inverse
+    if not subspace.poisson:
+        variance = np.einsum("rk,rk->k", inverse, inverse) * subspace.noise
+        return np.asarray(np.sqrt(np.broadcast_to(variance, amounts.shape)))
+    matrices = noise_matrices(subspace, corners)
+    per_unit = np.einsum("rk,crs,sk->ck", inverse, matrices, inverse)
+    root_g = subspace.pixel_scale
+    # scores = X / sqrt(g) / sqrt(h): a pixel of many counts has its noise divided by its own sqrt(g)
+    variance = (amounts @ per_unit) / np.where(root_g > 0, root_g, np.inf)[:, None] * gain(subspace)
+    floor = per_unit.mean(axis=0) * 1e-6
+    return np.asarray(np.sqrt(np.maximum(variance, floor)))
+
+
+def gain(subspace: Subspace) -> float:
+    """Noise variance over that of counting; electrons per count, or a coefficient left by earlier processing."""
+    return subspace.noise if subspace.poisson else 1.0

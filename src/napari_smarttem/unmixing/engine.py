@@ -1,0 +1,256 @@
+"""`unmix`: from a spectrum image to endmembers, maps, error bars, and a sentence on what the answer rests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from .._version import __version__
+from ..schema import BadInput, Cancelled
+from . import abundances, rank
+from .methods import METHODS, Found
+from .result import UnmixingResult
+from .spectra import SpectrumImage, spectrum_image
+from .subspace import Subspace, decompose
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method gets to see.
+
+    Parameters
+    ----------
+    image : SpectrumImage
+    subspace : Subspace
+        With at least `k` vectors.
+    k : int
+        Number of components.
+    rng : numpy Generator
+    options : dict
+        Further settings of the method.
+    report : callable
+        Told the fraction done and a word; raises `Cancelled` where a person asked to stop.
+    """
+
+    image: SpectrumImage
+    subspace: Subspace
+    k: int
+    rng: np.random.Generator
+    options: dict[str, Any]
+    report: Progress
+
+
+def unmix(
+    frame: Any,
+    *,
+    method: str = "auto",
+    components: int | Literal["auto"] = "auto",
+    noise: Literal["auto", "poisson", "uniform"] = "auto",
+    seed: int = 0,
+    largest: int = rank.LARGEST,
+    progress: Progress | None = None,
+    cancel: Callable[[], bool] | None = None,
+    threads: int = 1,
+    elements: bool = False,
+    client: Any = None,
+    **options: Any,
+) -> UnmixingResult:
+    """See what a spectrum image is made of.
+
+    Parameters
+    ----------
+    frame : Frame or array
+        ``(y, x, energy)`` counts, or a line scan ``(x, energy)``. Memory maps and lazy arrays are read in pieces.
+    method : str
+        ``"auto"`` looks at the data and says what it assumed; or one of `methods.METHODS`.
+    components : int or "auto"
+        How many; "auto" counts what stands above the noise.
+    noise : {"auto", "poisson", "uniform"}
+        Counts, or the same noise everywhere (for data that were subtracted or smoothed).
+    seed : int
+        Of everything left to chance: the same seed gives the same answer.
+    largest : int
+        "auto" does not go beyond so many components.
+    progress : callable, optional
+        Called with the fraction done (0..1) and a word. It may be called on any thread that called `unmix`.
+    cancel : callable, optional
+        Asked now and then; True ends the work with `Cancelled`.
+    threads : int
+        Of the linear algebra. More than one rarely pays: the work is limited by reading memory.
+    elements : bool
+        Name the elements in each endmember too, and the components after them.
+    client : dask.distributed.Client, optional
+        Where the chunks of a lazy array are read.
+    **options
+        Of the method; see its docstring in `methods`.
+
+    Returns
+    -------
+    UnmixingResult
+
+    Raises
+    ------
+    BadInput
+        Data or settings that cannot be used, in one sentence.
+    Cancelled
+        A person asked to stop.
+    """
+    from threadpoolctl import threadpool_limits
+
+    began = time.perf_counter()
+    if method not in METHODS:
+        raise BadInput(f"There is no unmixing method {method!r}; there are {', '.join(METHODS)}.")
+    image = spectrum_image(frame)
+    wanted = _wanted(components, image)
+
+    def report(fraction: float, word: str) -> None:
+        if cancel is not None and cancel():
+            raise Cancelled("The unmixing was stopped.")
+        if progress is not None:
+            progress(fraction, word)
+
+    with threadpool_limits(limits=max(1, threads)):
+        subspace = decompose(
+            image,
+            max(largest, wanted or 0),
+            seed=seed,
+            poisson={"auto": None, "poisson": True, "uniform": False}[noise],
+            progress=lambda fraction, word: report(0.6 * fraction, word),
+            cancel=cancel,
+            client=client,
+        )
+        scree = rank.choose(image, subspace, wanted, largest=largest, seed=seed)
+        problem = Problem(image, subspace, scree.chosen, np.random.default_rng(seed), dict(options), report)
+        report(0.65, "endmembers")
+        found = METHODS[method].find(problem)
+        report(0.9, "maps")
+        result = _assemble(problem, scree, found, method)
+    provenance = {
+        "software": f"napari-smarttem {__version__}",
+        "method": method,
+        "used": found.used or method,
+        "components": components,
+        "noise": "poisson" if subspace.poisson else "uniform",
+        "noise_variance": round(subspace.noise, 6),
+        "seed": seed,
+        "options": {key: value for key, value in options.items() if isinstance(value, (str, int, float, bool))},
+        "passes": subspace.passes,
+        "seconds": round(time.perf_counter() - began, 4),
+        "source": image.metadata,
+    }
+    from dataclasses import replace
+
+    result = replace(result, provenance=provenance)
+    if elements:
+        from .elements import name_components
+
+        report(0.95, "elements")
+        result = name_components(result)
+    report(1.0, "done")
+    return result
+
+
+def _wanted(components: int | str, image: SpectrumImage) -> int | None:
+    if components == "auto":
+        return None
+    if isinstance(components, bool) or not isinstance(components, (int, np.integer)) or components < 1:
+        raise BadInput(f"The number of components is a whole number from 1 on or 'auto', not {components!r}.")
+    if components > min(image.pixels, image.channels):
+        raise BadInput(
+            f"{components} components are more than {image.pixels} spectra of {image.channels} channels can tell apart;"
+            " ask for fewer, or for 'auto'."
+        )
+    return int(components)
+
+
+def _assemble(problem: Problem, scree: rank.Scree, found: Found, method: str) -> UnmixingResult:
+    subspace, image, k = problem.subspace, problem.image, len(found.corners)
+    r = found.corners.shape[1]
+    scores = subspace.scores[:, :r]
+    amounts = found.amounts if found.amounts is not None else abundances.nonnegative(scores, found.corners)
+    spread = abundances.errors(subspace, found.corners, np.abs(amounts))
+    # amounts are in units of scores: a pixel's own brightness comes back with its sqrt(g)
+    root_g = subspace.pixel_scale[:, None]
+    endmembers = subspace.spectra(found.corners)
+    left = scores - amounts @ found.corners
+    squares = subspace.norms - np.einsum("ij,ij->i", scores, scores) + np.einsum("ij,ij->i", left, left)
+    expected = _expected(subspace, found.corners, np.abs(amounts))
+    reduced = np.maximum(squares, 0.0) / np.where(expected > 0, expected, np.inf)
+    weights, spectra_errors = amounts * root_g, _spectra_errors(subspace, found.corners, amounts)
+    errors = spread * root_g
+    scale = _scale(weights, endmembers)
+    order = np.argsort(-(weights / scale).sum(axis=0)) if found.sort else np.arange(k)
+    weights, errors = (weights / scale)[:, order], (errors / scale)[:, order]
+    shape = image.shape
+    residual = _residual_spectrum(subspace, endmembers * scale[:, None], weights[:, np.argsort(order)])
+    return UnmixingResult(
+        endmembers=(endmembers * scale[:, None])[order],
+        endmember_errors=(spectra_errors * scale[:, None])[order],
+        maps=np.ascontiguousarray(weights.T, dtype=np.float32).reshape(k, *shape),
+        map_errors=np.ascontiguousarray(errors.T, dtype=np.float32).reshape(k, *shape),
+        residual_map=reduced.reshape(shape).astype(np.float32),
+        chi2=float(np.maximum(squares, 0.0).sum() / max(float(expected.sum()), 1e-300)),
+        axes=image.axes,
+        signal=image.signal,
+        method=found.used or method,
+        assumption=found.assumption,
+        warnings=tuple(found.warnings),
+        scree=scree,
+        names=tuple(f"component {c + 1}" for c in range(k)),
+        elements=((),) * k,
+        residual_spectrum=residual,
+        extra={
+            key: (value.reshape(shape) if isinstance(value, np.ndarray) and value.shape == (image.pixels,) else value)
+            for key, value in found.extra.items()
+        },
+    )
+
+
+def _expected(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Expected squared noise of every scaled spectrum."""
+    n, m = subspace.size
+    if not subspace.poisson:
+        return np.full(len(amounts), m * subspace.noise)
+    h, root_g = subspace.channel_scale, subspace.pixel_scale
+    inverse = np.where(h > 0, 1.0 / np.where(h > 0, h, 1.0), 0.0)
+    per_unit = (corners @ subspace.vectors[:, : corners.shape[1]].T) @ inverse
+    return np.asarray(np.maximum(amounts @ per_unit, 0.0) / np.where(root_g > 0, root_g, np.inf))
+
+
+def _spectra_errors(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Standard errors of endmembers if the maps were known: counting noise through least squares, ``(k, channels)``."""
+    gram = amounts.T @ amounts
+    inverse = np.linalg.pinv(gram)
+    unit = np.sqrt(np.maximum(np.diag(inverse), 0.0) * subspace.noise)
+    return np.asarray(unit[:, None] * subspace.channel_scale[None, :])
+
+
+def _scale(weights: np.ndarray, endmembers: np.ndarray) -> np.ndarray:
+    """Factors on the endmembers so that the amounts of a pixel sum to one as nearly as can be.
+
+    Where that has no sensible answer (methods with signed maps) each map is brought to a largest value of one.
+    """
+    k = weights.shape[1]
+    if (weights >= 0).all():
+        total = np.linalg.lstsq(weights.T @ weights, weights.sum(axis=0), rcond=None)[0]
+        counts = endmembers.sum(axis=1)
+        if (total > 0).all() and (counts > 0).all():
+            return np.asarray(1.0 / total)
+        bright = weights @ np.abs(counts)
+        return np.asarray(np.full(k, float(np.median(bright[bright > 0]))) / np.maximum(np.abs(counts), 1e-300))
+    largest = np.percentile(np.abs(weights), 99.5, axis=0)
+    return np.asarray(np.where(largest > 0, largest, 1.0))
+
+
+def _residual_spectrum(subspace: Subspace, endmembers: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean of the data minus the model; the data's mean is in the column scale."""
+    if not subspace.poisson:
+        return np.zeros(endmembers.shape[1])
+    mean = subspace.channel_scale**2 * np.sqrt(subspace.total) / len(weights)
+    return np.asarray(mean - weights.mean(axis=0) @ endmembers)

@@ -1,0 +1,262 @@
+"""Poisson scaling and a randomized SVD, in two passes over the data, each of which reads every spectrum once.
+
+Keenan and Kotula (Surf. Interface Anal. 36, 2004, 203): dividing counts ``X`` by the square roots of row and column
+means, ``D = G^-1/2 X H^-1/2``, makes Poisson noise nearly uniform, here of variance one. Halko, Martinsson and Tropp
+(SIAM Rev. 53, 2011, 217): a random sketch and power iterations find the leading singular vectors. While a block of
+spectra is in the cache it is multiplied from both sides, so that one reading gives a whole power iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..schema import BadInput, Cancelled
+from .kernels import block_sums
+from .spectra import SpectrumImage
+
+OVERSAMPLE = 8
+SMALLEST_COUNTS = 10.0
+"""A channel (pixel) is never taken to hold fewer counts than this in all when its noise is judged."""
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """The leading singular vectors of the scaled data.
+
+    Parameters
+    ----------
+    scores : ndarray
+        ``(pixels, r)``: ``U s``; noise of variance `noise` in every direction, to good approximation.
+    vectors : ndarray
+        ``(channels, r)``: right singular vectors, orthonormal.
+    values : ndarray
+        ``(r,)`` singular values, falling.
+    pixel_scale, channel_scale : ndarray
+        Square roots of g and h; ``X ~ pixel_scale * (scores @ vectors.T) * channel_scale``. Zero where nothing was
+        measured.
+    norms : ndarray
+        ``(pixels,)`` squared norm of each scaled spectrum.
+    noise : float
+        Variance of the scaled noise, one for pure counting noise.
+    poisson : bool
+        False where the data cannot be counts (negative values) and the noise was taken as the same everywhere.
+    passes : int
+        How often the data were read.
+    """
+
+    scores: np.ndarray
+    vectors: np.ndarray
+    values: np.ndarray
+    pixel_scale: np.ndarray
+    channel_scale: np.ndarray
+    norms: np.ndarray
+    noise: float
+    poisson: bool
+    passes: int
+    total: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pixels and channels that hold anything."""
+        return int(np.count_nonzero(self.pixel_scale)), int(np.count_nonzero(self.channel_scale))
+
+    def spectra(self, directions: np.ndarray) -> np.ndarray:
+        """Spectra in data units of rows in the subspace ``(m, r)``: ``(m, channels)``."""
+        r = directions.shape[1]
+        return np.asarray((directions @ self.vectors[:, :r].T) * self.channel_scale)
+
+
+def decompose(
+    image: SpectrumImage,
+    rank: int,
+    *,
+    seed: int = 0,
+    poisson: bool | None = None,
+    iterations: int = 1,
+    progress: Callable[[float, str], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    client: Any = None,
+) -> Subspace:
+    """Leading `rank` singular vectors of the scaled data.
+
+    Parameters
+    ----------
+    image : SpectrumImage
+    rank : int
+        Number of singular vectors wanted; fewer where the data is smaller.
+    seed : int
+        Of the random sketch.
+    poisson : bool, optional
+        True: counts. False: the same noise everywhere. None: counts unless there are negative values.
+    iterations : int
+        Readings of the data before the last one; each is a power iteration.
+    progress, cancel : callable, optional
+        Told the fraction done and a word; asked between blocks whether to stop.
+
+    Raises
+    ------
+    BadInput
+        NaN or infinite values, or nothing but zeros.
+    Cancelled
+        A person asked to stop.
+    """
+    rng = np.random.default_rng(seed)
+    n, m = image.pixels, image.channels
+    width = min(rank + OVERSAMPLE, n, m)
+    sample = image.rows(np.linspace(0, n - 1, min(n, 256)).astype(np.int64)) if image.in_memory else None
+    if poisson is None and sample is not None and sample.min() < 0:
+        poisson = False
+    guess = _guess(sample, m)
+    sketch = rng.standard_normal((m, width), dtype=np.float32)
+    sketch /= np.sqrt(guess)[:, None].astype(np.float32)
+
+    def report(fraction: float, word: str) -> None:
+        if cancel is not None and cancel():
+            raise Cancelled("The unmixing was stopped.")
+        if progress is not None:
+            progress(fraction, word)
+
+    total_passes = iterations + 1
+    row_sums, column_sums, products, lowest = _first_pass(image, sketch, poisson is not False, report, total_passes)
+    if not np.isfinite(column_sums).all():
+        bad = int(np.count_nonzero(~np.isfinite(row_sums)))
+        raise BadInput(
+            f"{bad} of {n} spectra hold NaN or infinite values; crop them away, or mask or interpolate them first."
+        )
+    if not np.any(column_sums != 0) and lowest == 0:
+        raise BadInput("Every channel of every spectrum is zero: there is nothing to unmix.")
+    if poisson is None:
+        poisson = lowest >= 0
+        if not poisson:  # the first pass took them for counts
+            row_sums, column_sums, products, lowest = _first_pass(image, sketch, False, report, total_passes)
+    elif poisson and lowest < 0:
+        raise BadInput(f"Counts cannot be negative and the lowest value is {lowest:.4g}; unmix with noise='uniform'.")
+    if poisson:
+        total = float(column_sums.sum())
+        g, h = row_sums / np.sqrt(total), column_sums / np.sqrt(total)
+        floor = SMALLEST_COUNTS / np.sqrt(total)
+        g, h = np.where(g > 0, np.maximum(g, floor), 0.0), np.where(h > 0, np.maximum(h, floor), 0.0)
+    else:
+        total = float(n * m)
+        g, h = np.ones(n), np.ones(m)
+    left, right = _inverse_root(g), _inverse_root(h)
+    norms = np.zeros(n)
+    scores = np.empty((n, width), dtype=np.float32)
+    basis = _orthonormal(products * right[:, None])
+    for turn in range(1, total_passes):
+        final = turn == total_passes - 1
+        weight = (basis * right[:, None]).astype(np.float32)
+        inverse_h = (right**2).astype(np.float32)
+        products = np.zeros((m, width), dtype=np.float32)
+        last_told = 0
+        for start, stop, block in image.blocks():
+            part = (block @ weight) * left[start:stop, None].astype(np.float32)
+            scores[start:stop] = part
+            if final:
+                norms[start:stop] = block_sums(block, inverse_h)[0]
+            else:
+                products += block.T @ (part * left[start:stop, None].astype(np.float32))
+            if start - last_told > n // 16:
+                last_told = start
+                report((turn + start / n) / total_passes, "singular vectors")
+        if not final:
+            basis = _orthonormal(products * right[:, None])
+    norms *= left**2
+    values, scores, vectors = _ritz(scores, basis)
+    keep = min(rank, width)
+    noise = _noise_level(norms, values, g, h)
+    return Subspace(
+        np.ascontiguousarray(scores[:, :keep]),
+        np.ascontiguousarray(vectors[:, :keep]),
+        values[:keep],
+        np.sqrt(g),
+        np.sqrt(h),
+        norms,
+        noise if not poisson else max(noise, 1e-12),
+        poisson,
+        total_passes,
+        total,
+    )
+
+
+def _guess(sample: np.ndarray | None, channels: int) -> np.ndarray:
+    """Rough column means, for the sketch only: any positive numbers would do."""
+    if sample is None:
+        return np.ones(channels)
+    mean = np.abs(np.nan_to_num(sample, posinf=0, neginf=0)).mean(axis=0, dtype=np.float64)
+    return np.maximum(mean, mean.mean() * 0.01 + 1e-30)
+
+
+def _first_pass(
+    image: SpectrumImage, sketch: np.ndarray, poisson: bool, report: Callable[[float, str], None], passes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Row and column sums, ``X^T G^-1 X sketch`` and the lowest value, in one reading."""
+    n, (m, width) = image.pixels, sketch.shape
+    weight = np.concatenate([sketch, np.ones((m, 1), np.float32)], axis=1)
+    row_sums = np.empty(n)
+    products = np.zeros((m, width + 1), dtype=np.float32)
+    column_sums = np.zeros(m)
+    lowest = np.inf
+    since = 0
+    for start, stop, block in image.blocks():
+        part = block @ weight
+        sums = part[:, -1].astype(np.float64)
+        row_sums[start:stop] = sums
+        if poisson:
+            positive = sums > 0
+            part *= np.where(positive, 1.0 / np.where(positive, sums, 1.0), 0.0)[:, None].astype(np.float32)
+        part[:, -1] = 1.0
+        products += block.T @ part
+        since += 1
+        if since == 32:  # float32 sums of long columns lose digits: they are moved to float64 now and then
+            column_sums += products[:, -1]
+            products[:, -1] = 0
+            since = 0
+        lowest = min(lowest, float(block.min()))
+        if start % (n // 16 + 1) < stop - start:
+            report(start / n / passes, "sums")
+    column_sums += products[:, -1]
+    if poisson:
+        products[:, :-1] *= max(float(row_sums.mean()), 1e-30)
+    return row_sums, column_sums, products[:, :-1].astype(np.float64), lowest
+
+
+def _inverse_root(values: np.ndarray) -> np.ndarray:
+    safe = np.where(values > 0, values, 1.0)
+    return np.where(values > 0, 1.0 / np.sqrt(safe), 0.0)
+
+
+def _orthonormal(columns: np.ndarray) -> np.ndarray:
+    scale = float(np.abs(columns).max()) or 1.0
+    return np.asarray(np.linalg.qr(columns / scale)[0])
+
+
+def _ritz(scores: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Singular values, scores and vectors from ``D basis`` by the Gram matrix of its few columns."""
+    gram = np.asarray(scores.T @ scores, dtype=np.float64)
+    squares, rotation = np.linalg.eigh(gram)
+    order = np.argsort(squares)[::-1]
+    rotation = rotation[:, order]
+    vectors = basis @ rotation
+    # One sign for all runs: the largest entry of every vector is positive.
+    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
+    signs[signs == 0] = 1
+    rotation = rotation * signs
+    return (
+        np.sqrt(np.maximum(squares[order], 0.0)),
+        scores @ rotation.astype(np.float32),
+        np.asarray(vectors * signs, dtype=np.float64),
+    )
+
+
+def _noise_level(norms: np.ndarray, values: np.ndarray, g: np.ndarray, h: np.ndarray) -> float:
+    """Variance of the scaled data outside of the leading singular vectors."""
+    n, m, r = int(np.count_nonzero(g)), int(np.count_nonzero(h)), len(values)
+    freedom = (n - r) * (m - r)
+    if freedom <= 0:
+        return 1.0
+    return float(max(norms.sum() - (values**2).sum(), 0.0) / freedom)
