@@ -6,11 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer, QUrl
-from qtpy.QtGui import QDesktopServices
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
-    QApplication,
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QStackedWidget,
@@ -19,6 +16,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..schema import AwaitReview, PlanSpec, SmartTEMError, TargetState
+from .acquisition_files import RunFiles
 from .acquisition_form import ChoosePage, OverviewPage, cost_text
 from .acquisition_review import ReviewPage
 from .acquisition_run import RunPage
@@ -30,11 +28,10 @@ if TYPE_CHECKING:
     from napari import Viewer
 
 PAGES = ("Overview", "Choose", "Review", "Acquire")
-EXPORTS = "hyperspy file (*.hspy);;hyperspy folder (*.zspy);;OME-Zarr (*.ome.zarr);;table of targets (*.csv)"
 _REMEMBERED = "acquisition.settings"
 
 
-class AcquisitionDock(SessionWidget):
+class AcquisitionDock(SessionWidget, RunFiles):
     """From an overview to spectra only where they matter, with a person's yes in between.
 
     Parameters
@@ -47,6 +44,7 @@ class AcquisitionDock(SessionWidget):
         super().__init__(napari_viewer)
         self.live = live_view_for(napari_viewer)
         self._state = ""
+        self._starting = False
         self._build()
         self._restore()
         self._wire()
@@ -175,12 +173,26 @@ class AcquisitionDock(SessionWidget):
             self._submit("repropose", self.settings() | {"rescan": True})
             return
         guard = self.session.instrument
-        self._try(
-            lambda: self.session.start(
-                PlanSpec(kind="acquisition", settings=self.settings() | {"propose_first": False}),
-                dose_budget_e_per_a2=guard.dose_budget_e_per_a2 if guard is not None else None,
-            )
+        spec = PlanSpec(kind="acquisition", settings=self.settings() | {"propose_first": False})
+        budget = guard.dose_budget_e_per_a2 if guard is not None else None
+        self._remember()
+        self._starting = True
+        self._enable()
+        # A new run folder is forced to the disk before anything moves, which may take longer than a window should wait.
+        self.in_background(
+            lambda _: self.session.start(spec, dose_budget_e_per_a2=budget), self._started, self._not_started
         )
+
+    def _started(self, _: Path) -> None:
+        self._starting = False
+        self.relay.flush()
+        self._enable()
+
+    def _not_started(self, error: BaseException) -> None:
+        self._starting = False
+        self.bar.reason.setText(str(error))
+        self.complain(error)
+        self._enable()
 
     def propose(self) -> None:
         """Ask the chooser for points on the present overview."""
@@ -196,13 +208,16 @@ class AcquisitionDock(SessionWidget):
         self._try(lambda: self.session.review.submit(action, settings))
 
     def _try(self, action: Any) -> None:
-        remember(_REMEMBERED, self.overview.form.values() | self.choose.values() | self.run.values())
+        self._remember()
         try:
             action()
         except SmartTEMError as error:
             self.complain(error)
             self.bar.reason.setText(str(error))
         self.relay.flush()
+
+    def _remember(self) -> None:
+        remember(_REMEMBERED, self.overview.form.values() | self.choose.values() | self.run.values())
 
     def find_regions(self) -> None:
         """Find regions on the overview, in the background, and put them on the canvas for editing."""
@@ -234,63 +249,8 @@ class AcquisitionDock(SessionWidget):
         self.live.regions.forget()
         self._enable()
 
-    def copy_as_python(self) -> str:
-        """Put the lines that do the same without a window on the clipboard, and return them."""
-        from ..acquisition.script import as_python
-
-        guard = self.session.instrument
-        info = guard.info if guard is not None else None
-        text = as_python(self.settings(), info.backend if info else "simulator", dict(info.settings) if info else {})
-        QApplication.clipboard().setText(text)
-        self.say("info", "The Python lines of this run are on the clipboard.")
-        return text
-
-    def resume_run(self, folder: str | Path) -> None:
-        """Go on with a run that was stopped or killed, without holding up the window."""
-        self.run.resume.setEnabled(False)
-        self.in_background(lambda _: self.session.resume(folder), self._resumed, self._not_resumed)
-
-    def _resumed(self, folder: Path) -> None:
-        self.say("info", f"Going on with {folder.name}.")
-        self._enable()
-
-    def _not_resumed(self, error: BaseException) -> None:
-        self.complain(error)
-        self.run.note.setText(str(error))
-        self._enable()
-
-    def _ask_resume(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "A run folder (NAME.smarttem)", str(self.session.folder))
-        if folder:
-            self.resume_run(folder)
-
-    def export_run(self, to: str | Path) -> None:
-        """Write the run that is shown to a file, without holding up the window."""
-        folder = self.session.run_folder
-        if folder is None:
-            return
-        from ..engine.export import export_run
-
-        self.run.note.setText(f"Writing {Path(to).name} …")
-        self.in_background(lambda _: export_run(folder, to), self._exported, self._not_resumed)
-
-    def _exported(self, path: Path) -> None:
-        self.run.note.setText(f"Written: {path}")
-
-    def _ask_export(self) -> None:
-        folder = self.session.run_folder
-        if folder is None:
-            return
-        path, _ = QFileDialog.getSaveFileName(self, "Export the run", str(folder.with_suffix(".hspy")), EXPORTS)
-        if path:
-            self.export_run(path)
-
     def _background_toggled(self, on: bool) -> None:
         self.live.maps.subtract_background = on
-
-    def _open_folder(self) -> None:
-        if self.session.run_folder is not None:
-            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.session.run_folder)))
 
     # ---------------------------------------------------------------------------------------- what the session says
 
@@ -374,7 +334,7 @@ class AcquisitionDock(SessionWidget):
         review, status = self.session.review, self.session.status
         connected = self.session.instrument is not None
         waiting = review.is_open
-        busy = status.active and not waiting
+        busy = self._starting or (status.active and not waiting)
         counts = review.counts()
         no_instrument = "" if connected else "Connect an instrument first (Instrument dock)"
         going = "The run is busy; wait, pause or stop it" if busy else ""

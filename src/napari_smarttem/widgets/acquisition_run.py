@@ -49,6 +49,9 @@ class RunPage(QWidget):
         self.background.setToolTip(
             "Energy losses only: a power law, fitted to what lies in front of each window, is subtracted from it"
         )
+        self.no_windows = hint("Add an energy window to the spectrum (+ Window) to see a live map of it.")
+        windows.changed.connect(self._windows_changed)
+        self._windows = windows
         self.note = hint()
         self.folder = QLineEdit()
         self.folder.setReadOnly(True)
@@ -74,11 +77,18 @@ class RunPage(QWidget):
         column.addWidget(self.start_button)
         column.addWidget(self.plot, 1)
         column.addWidget(self.background)
+        column.addWidget(self.no_windows)
         column.addWidget(self.note)
         column.addLayout(row)
         column.addLayout(buttons)
         for form in (self.form, self.more):
             form.changed.connect(self.changed.emit)
+
+        self._windows_changed()
+
+    def _windows_changed(self) -> None:
+        self.no_windows.setVisible(len(self._windows) == 0)
+        self.background.setVisible(len(self._windows) > 0)
 
     def values(self) -> dict[str, Any]:
         """Settings of the acquisition plan."""
