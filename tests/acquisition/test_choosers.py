@@ -20,8 +20,8 @@ def settings(chooser, **fields):
     return parse({"chooser": chooser} | fields)
 
 
-def on_particle(target):
-    return any(np.hypot(target.y_nm - y, target.x_nm - x) <= radius + 1.5 for y, x, radius in DISCS)
+def on_particle(target, slack=1.5):
+    return any(np.hypot(target.y_nm - y, target.x_nm - x) <= radius + slack for y, x, radius in DISCS)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_edges_outlive_noise_at_a_coarser_scale():
 
 def test_anomalies_are_the_particles_and_nothing_in_a_featureless_film(overview):
     targets = propose(overview, settings("anomalies", points=40))
-    assert np.mean([on_particle(t) for t in targets]) >= 0.9
+    assert np.mean([on_particle(t, slack=3.0) for t in targets]) >= 0.95, "half a patch beyond the rim at most"
     film = image_frame(np.random.default_rng(1).poisson(40.0, (96, 96)).astype(float), pixel_nm=1.0, signal="HAADF")
     assert len(propose(film, settings("anomalies", points=40))) <= 3
 
@@ -71,10 +71,10 @@ def test_one_odd_place_is_the_first_anomaly():
     rng = np.random.default_rng(4)
     y, x = np.indices((128, 128))
     lattice = 100 + 30 * np.cos(2 * np.pi * y / 9) * np.cos(2 * np.pi * x / 9)
-    lattice[60:69, 81:90] = 100
+    lattice += 40 * np.exp(-0.5 * ((y - 64) ** 2 + (x - 85) ** 2) / 4)  # one heavy column between the others
     frame = image_frame(rng.poisson(lattice).astype(float), pixel_nm=1.0, signal="HAADF")
-    best = propose(frame, settings("anomalies", points=5, chooser_settings={"usual": 0.95}))[0]
-    assert np.hypot(best.y_nm - 64, best.x_nm - 85) <= 6
+    best = propose(frame, settings("anomalies", points=5, chooser_settings={"usual": 0.99}))[0]
+    assert np.hypot(best.y_nm - 64, best.x_nm - 85) <= 3
 
 
 @pytest.mark.parametrize("method", ["k-means", "gmm"])

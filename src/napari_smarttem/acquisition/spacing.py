@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+MOST_CANDIDATES = 20_000
+
 
 def keep_apart(places_nm: np.ndarray, spacing_nm: float, limit: int, stretch: np.ndarray | None = None) -> np.ndarray:
     """Indices of points accepted in the given order, each at least `spacing_nm` from all accepted before.
@@ -70,6 +72,12 @@ def spread(
     """
     if len(places_nm) == 0 or wanted <= 0:
         return np.zeros(0, dtype=int)
+    most = max(MOST_CANDIDATES, 20 * wanted)
+    if len(places_nm) > most:
+        # Every so many, by rank: a large overview must not take minutes, and has more candidates than anybody needs.
+        ranks = np.linspace(0, len(places_nm) - 1, most).astype(int)
+        thinned = None if stretch is None else stretch[ranks]
+        return ranks[spread(places_nm[ranks], wanted, spacing_nm=spacing_nm, finest_nm=finest_nm, stretch=thinned)]
     if spacing_nm is not None:
         return keep_apart(places_nm, spacing_nm, wanted)
     best = keep_apart(places_nm, finest_nm, wanted, stretch)
