@@ -62,7 +62,7 @@ def test_edges_outlive_noise_at_a_coarser_scale():
 
 def test_anomalies_are_the_particles_and_nothing_in_a_featureless_film(overview):
     targets = propose(overview, settings("anomalies", points=40))
-    assert np.mean([on_particle(t, slack=3.0) for t in targets]) >= 0.95, "half a patch beyond the rim at most"
+    assert np.mean([on_particle(t, slack=3.0) for t in targets]) >= 0.9, "half a patch beyond the rim at most"
     film = image_frame(np.random.default_rng(1).poisson(40.0, (96, 96)).astype(float), pixel_nm=1.0, signal="HAADF")
     assert len(propose(film, settings("anomalies", points=40))) <= 3
 

@@ -53,12 +53,12 @@ def test_replaying_the_results_leads_to_the_same_steps():
     assert [r.step for r in again] == [r.step for r in whole]
 
 
-@hypothesis_settings(max_examples=6)
-@given(st.integers(1, 50))
+@hypothesis_settings(max_examples=5)
+@given(st.integers(1, 30))
 def test_a_run_cut_anywhere_measures_the_same_targets_once(cut):
-    whole = run(FakeMicroscope(seed=5), chooser="random")
+    whole = run(FakeMicroscope(seed=5), chooser="grid", points=20)
     # A new program: its clock begins at zero again.
-    resumed = run(FakeMicroscope(seed=6), replay=whole[:cut], chooser="random")
+    resumed = run(FakeMicroscope(seed=6), replay=whole[:cut], chooser="grid", points=20)
     targets = [r.step.target_id for r in acquired(resumed)]
     assert sorted(targets) == sorted(r.step.target_id for r in acquired(whole))
     assert len(set(targets)) == len(targets)

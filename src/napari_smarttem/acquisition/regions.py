@@ -161,6 +161,8 @@ def _classes(view: Overview, options: RegionOptions, seed: int) -> np.ndarray:
     from .features import texture
 
     features, _ = texture(view, (max(options.smooth_px, 0.7), 2.0 * max(options.smooth_px, 0.7)))
+    # Gradient and roughness reach over a rim: they may tell textures apart, but brightness draws the line.
+    features = features * np.tile([1.0, 0.25, 0.25], features.shape[1] // 3)
     sample = features[np.random.default_rng(seed).permutation(len(features))[:20_000]]
     count = min(options.classes, len(np.unique(sample, axis=0)))
     labels = KMeans(count, n_init=4, random_state=seed).fit(sample).predict(features)

@@ -77,7 +77,8 @@ def spread(
         # Every so many, by rank: a large overview must not take minutes, and has more candidates than anybody needs.
         ranks = np.linspace(0, len(places_nm) - 1, most).astype(int)
         thinned = None if stretch is None else stretch[ranks]
-        return ranks[spread(places_nm[ranks], wanted, spacing_nm=spacing_nm, finest_nm=finest_nm, stretch=thinned)]
+        kept = spread(places_nm[ranks], wanted, spacing_nm=spacing_nm, finest_nm=finest_nm, stretch=thinned)
+        return np.asarray(ranks[kept])
     if spacing_nm is not None:
         return keep_apart(places_nm, spacing_nm, wanted)
     best = keep_apart(places_nm, finest_nm, wanted, stretch)
