@@ -207,7 +207,11 @@ def test_interrupted_run_ends_cleanly_and_goes_on(tmp_path, number):
     )  # fmt: skip
     lines = tmp_path / "slow.smarttem" / "run.jsonl"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count('"kind":"acquire"') >= 3):
+    while (
+        program.poll() is None
+        and time.monotonic() < deadline
+        and not (lines.exists() and lines.read_text().count('"kind":"acquire"') >= 3)
+    ):
         time.sleep(0.02)
     program.send_signal(number)
     out, said = program.communicate(timeout=30)
@@ -241,7 +245,11 @@ def test_killed_run_is_resumed_to_the_end(tmp_path):
     )  # fmt: skip
     lines = tmp_path / "killed.smarttem" / "run.jsonl"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (lines.exists() and lines.read_text().count('"kind":"acquire"') >= 4):
+    while (
+        program.poll() is None
+        and time.monotonic() < deadline
+        and not (lines.exists() and lines.read_text().count('"kind":"acquire"') >= 4)
+    ):
         time.sleep(0.005)
     program.kill()
     program.wait()
