@@ -41,6 +41,8 @@ def shown_viewer(make_napari_viewer, session, qtbot):
     viewer.reset_view()
     qtbot.wait(50)
     yield viewer
+    viewer.close()
+    qtbot.wait(20)  # deletions wait for an event loop
     gc.collect()
 
 
