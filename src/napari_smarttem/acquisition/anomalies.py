@@ -112,9 +112,10 @@ def _distance(data: np.ndarray, usual: np.ndarray, model: tuple[np.ndarray, np.n
         return scores, np.maximum(beyond, 0.0)
 
     scores, beyond = split(data)
-    # What is beyond the components is a sum of many squares, so hardly varies: a little more of it is much.
-    usually = split(usual)[1]
-    excess = np.maximum(beyond - usually.mean(), 0.0) / max(float(usually.std()), 1e-6 * float(usually.mean()), 1e-12)
+    # What is beyond the components is a sum of many squares, so hardly varies: a little more of it is much. Its cube root is
+    # close to normal (Wilson & Hilferty, PNAS 17 (1931) 684).
+    root, usually = np.cbrt(beyond), np.cbrt(split(usual)[1])
+    excess = np.maximum(root - usually.mean(), 0.0) / max(float(usually.std()), 1e-6 * float(usually.mean()), 1e-12)
     floor = max(float(variances.max()) * 1e-6, 1e-12)
     return np.asarray((scores**2 / np.maximum(variances, floor)).sum(axis=1) + excess**2)
 
