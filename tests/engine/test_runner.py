@@ -10,7 +10,6 @@ import pytest
 
 from napari_smarttem.bench.parts.instant import InstantInstrument
 from napari_smarttem.engine.journal import Journal
-from napari_smarttem.engine.runner import Runner
 from napari_smarttem.engine.status import RunState
 from napari_smarttem.engine.verify import verify
 from napari_smarttem.schema import (
@@ -322,14 +321,7 @@ def test_a_disk_that_fills_up_ends_the_run_safely_and_it_resumes(session, instru
     monkeypatch.undo()
 
 
-def test_an_instrument_that_never_answers_is_given_up(tmp_path, plans, measure):
-    from napari_smarttem.backends.guard import Guard
-    from napari_smarttem.engine.journal import Journal
-    from napari_smarttem.engine.policy import parse_policy
-    from napari_smarttem.engine.review import Review
-
-    from .test_journal import START
-
+def test_an_instrument_that_never_answers_is_given_up_and_can_be_replaced(session, measure):
     release = threading.Event()
 
     class Stuck(InstantInstrument):
@@ -338,16 +330,22 @@ def test_an_instrument_that_never_answers_is_given_up(tmp_path, plans, measure):
             return super().acquire_spectrum(exposure_s, cancel)
 
     stuck = Stuck(channels=8)
-    guard = Guard(stuck)
-    runner = Runner(guard, Review(), watchdog_s=0.2)
-    journal = Journal.create(tmp_path / "run", START)
-    context = guard.plan_context()
-    plan = plans["measure"]({"points": 2}, context)
-    runner.start(plan, journal, context=context, policy=parse_policy("approve_all"))
-    assert runner.wait(10)
-    assert runner.status.state is RunState.FAILED
-    assert "has not answered" in runner.status.reason
+    session.use(stuck)
+    session._runner.watchdog_s = 0.2
+    path = session.start(measure(points=2), policy="approve_all")
+    assert session.wait(10)
+    assert session.status.state is RunState.FAILED
+    assert "has not answered" in session.status.reason
     assert stuck.blanked
+    with Journal.open(path) as journal:
+        assert "has not answered" in journal.stop.reason
+    with pytest.raises(BadInput, match="has not come back"):
+        session.start(measure(points=2))
+    session.disconnect().result(5)
+    session.use(InstantInstrument(channels=8))
+    session.resume(path)
+    assert session.wait(5)
+    assert session.status.outcome == "finished"
     release.set()
 
 

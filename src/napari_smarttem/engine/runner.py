@@ -112,6 +112,8 @@ class Runner:
         self._stop_reason: str | None = None
         self._pause = threading.Event()
         self._abandoned = False
+        self._returned = threading.Event()
+        self._journal: Journal | None = None
         self._began = 0.0
         self._estimate: tuple[PlanEstimate, int, float] | None = None
         review.closed.connect(self._on_review_closed)
@@ -135,12 +137,18 @@ class Runner:
         with self._lock:
             if self._status.active:
                 raise BadInput("A run is going on; stop it first.")
+            if self.stuck:
+                raise BadInput(
+                    "The instrument has not come back from its last command; disconnect it, look at the microscope, and connect again."
+                )
             self._over.clear()
             self._interrupt.clear()
             self._wake.clear()
             self._stop_reason = None
             self._pause.clear()
             self._abandoned = False
+            self._returned.clear()
+            self._journal = journal
             self._estimate = None
             self._began = time.monotonic()
             already = sum(step.dose_e_per_a2 for step in journal.steps.values())
@@ -178,6 +186,11 @@ class Runner:
             if self._status.state is not RunState.STOPPING:
                 self._enter(RunState.STOPPING, reason=reason)
 
+    @property
+    def stuck(self) -> bool:
+        """True while the instrument thread has not come back from a run that was given up."""
+        return self._abandoned and not self._returned.is_set()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no run goes on; False where `timeout` seconds did not suffice."""
         return self._over.wait(timeout)
@@ -205,6 +218,7 @@ class Runner:
             reason = f"The plan itself failed ({type(error).__name__}: {error}); the microscope is not at fault."
         finally:
             watchdog.stop()
+            self._returned.set()
             if not self._abandoned:
                 plan.close()
                 self._end(journal, outcome, reason, snapshot)
@@ -357,13 +371,9 @@ class Runner:
                 problems.append(f"The optics could not be put back: {error}")
         if problems:
             reason = " ".join([reason, *problems])
-        try:
-            journal.append(RunStop(outcome=outcome, reason=reason, steps_done=len(journal.steps)))
-            journal.close()
-        except (JournalError, OSError) as error:
-            log.error("the end of the run could not be written: %s", error)
-            if outcome == "finished":
-                outcome, reason = "failed", str(error)
+        unwritten = _write_end(journal, outcome, reason)
+        if unwritten and outcome == "finished":
+            outcome, reason = "failed", unwritten
         self._settle(outcome, reason)
 
     def _settle(self, outcome: str, reason: str) -> None:
@@ -391,8 +401,11 @@ class Runner:
         with self._lock:
             self._abandoned = True
         self.review.abandon()
-        log.error("%s %s", reason, " ".join(problems))
-        self._settle("failed", " ".join([reason, *problems]))
+        reason = " ".join([reason, *problems])
+        log.error("%s", reason)
+        if self._journal is not None:
+            _write_end(self._journal, "failed", reason)
+        self._settle("failed", reason)
 
     # -- inside
 
@@ -426,6 +439,17 @@ class Runner:
             remaining = estimate.duration_s if share < 0.02 else (now - since) * (1.0 - share) / share
         budget = self.instrument.dose_budget_e_per_a2
         return replace(status, elapsed_s=now - self._began, remaining_s=remaining, dose_budget_e_per_a2=budget)
+
+
+def _write_end(journal: Journal, outcome: Literal["finished", "stopped", "failed"], reason: str) -> str:
+    """Write how the run ended and let the folder go; the sentence says why that was not possible, or is empty."""
+    try:
+        journal.append(RunStop(outcome=outcome, reason=reason, steps_done=len(journal.steps)))
+        journal.close()
+    except (JournalError, OSError) as error:
+        log.error("the end of the run could not be written: %s", error)
+        return str(error)
+    return ""
 
 
 def _unmeasured(result: StepResult) -> TargetState:

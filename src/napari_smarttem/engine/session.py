@@ -141,6 +141,7 @@ class Session:
             ``result()`` waits, and raises `BadInput` or `InstrumentFault` where it could not be connected.
         """
         self._refuse_while_running("connect another instrument")
+        self._leave_stuck_thread()
         return self._thread.submit(lambda: self._connect(backend, settings))
 
     def use(self, instrument: Any, dose_budget_e_per_a2: float | None = None) -> InstrumentInfo:
@@ -151,6 +152,7 @@ class Session:
     def disconnect(self) -> Future[None]:
         """Blank, park and let go of the instrument."""
         self._refuse_while_running("disconnect")
+        self._leave_stuck_thread()
         return self._thread.submit(self._let_go)
 
     # -- runs
@@ -294,6 +296,7 @@ class Session:
             instrument = self._instrument
             problems = [] if instrument is None else instrument.make_safe()
             log.error("the instrument did not let go within %s s. %s", timeout_s, " ".join(problems))
+        self._leave_stuck_thread()
         future = self._thread.submit(self._let_go)
         self._thread.stop()
         try:
@@ -339,6 +342,12 @@ class Session:
             instrument.close()
         finally:
             _tell(self.instrument_changed, None)
+
+    def _leave_stuck_thread(self) -> None:
+        """An instrument that never came back keeps its thread; letting it go needs another one."""
+        if self._runner is not None and self._runner.stuck:
+            self._thread.stop()
+            self._thread = InstrumentThread()
 
     def _require_instrument(self) -> tuple[Guard, PlanContext]:
         if self._instrument is None:
