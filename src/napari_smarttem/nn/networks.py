@@ -1,0 +1,114 @@
+"""Architectures. Each is built from a plain dict (`build`), which travels with its weights, so that weights load without code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..schema import BadInput
+
+
+class PatchSpectrumNet(nn.Module):
+    """Reads local spectra on a square grid of places: one encoder for all places, then all places together.
+
+    Parameters
+    ----------
+    bins : int
+        Length of one spectrum.
+    places : int
+        Number of places.
+    outputs : int
+        Numbers to estimate; each gets a mean and the logarithm of a variance.
+    extras : int
+        Numbers known for each place (its position, the window's width).
+    local_outputs : int
+        Numbers estimated at each place, as a help in training.
+    width, code : int
+        Sizes of the encoder.
+    hidden : int
+        Size of what joins the places.
+    """
+
+    def __init__(
+        self, *, bins: int, places: int, outputs: int, extras: int = 3, local_outputs: int = 3,
+        width: int = 256, code: int = 48, hidden: int = 320,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.first = nn.Linear(bins, width)
+        self.encoder = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, 128))
+        self.place = nn.Linear(extras, 128)
+        self.mix = nn.Sequential(nn.GELU(), nn.LayerNorm(128), nn.Linear(128, code))
+        self.local = nn.Linear(code, local_outputs)
+        self.join = nn.Sequential(nn.GELU(), nn.Linear(places * code, hidden), nn.LayerNorm(hidden), nn.GELU())
+        self.deep = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, hidden))
+        self.last = nn.Linear(hidden, 2 * outputs)
+
+    def forward(self, spectra: Tensor, extras: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means and log variances, (batch, outputs) each, and what each place says, (batch, places, local_outputs).
+
+        `spectra` is (batch, places, bins), `extras` (batch, places, extras).
+        """
+        code = self.mix(self.encoder(self.first(spectra)) + self.place(extras))
+        joined = self.join(code.flatten(1))
+        joined = joined + self.deep(joined)
+        mean, log_variance = self.last(joined).chunk(2, dim=-1)
+        return mean, log_variance.clamp(-12.0, 6.0), self.local(code)
+
+
+class ImageNet(nn.Module):
+    """A plain convolutional network on a square image, ending in means and log variances.
+
+    Parameters
+    ----------
+    channels : int
+        Of the image.
+    outputs : int
+    width : int
+        Channels after the first stage; doubled at each of `stages` halvings.
+    stages : int
+    hidden : int
+        Size of the last layer but one.
+    """
+
+    def __init__(self, *, channels: int = 1, outputs: int, width: int = 16, stages: int = 4, hidden: int = 128) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        now = channels
+        for stage in range(stages):
+            then = width * 2**stage
+            layers += [nn.Conv2d(now, then, 3, padding=1), nn.BatchNorm2d(then), nn.ReLU()]
+            layers += [nn.Conv2d(then, then, 3, padding=1), nn.BatchNorm2d(then), nn.ReLU(), nn.MaxPool2d(2)]
+            now = then
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+        self.head = nn.Sequential(nn.Linear(16 * now, hidden), nn.ReLU(), nn.Linear(hidden, 2 * outputs))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log variances, (batch, outputs) each, of images (batch, channels, y, x)."""
+        mean, log_variance = self.head(self.features(images)).chunk(2, dim=-1)
+        return mean, log_variance.clamp(-12.0, 6.0)
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"patch-spectrum": PatchSpectrumNet, "image": ImageNet}
+"""Networks by the name under which a card asks for them; other rooms add theirs here."""
+
+
+def build(architecture: Mapping[str, Any]) -> nn.Module:
+    """A network from its description: ``{"kind": "patch-spectrum", "bins": ...}``."""
+    settings = dict(architecture)
+    kind = settings.pop("kind", None)
+    if kind not in ARCHITECTURES:
+        raise BadInput(f"there is no architecture {kind!r}; there are {', '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[kind](**settings)
+
+
+def gaussian_loss(mean: Tensor, log_variance: Tensor, truth: Tensor, *, beta: float = 0.5) -> Tensor:
+    """Negative log-likelihood of a normal distribution, each term weighted by its variance to the power `beta`.
+
+    The weight keeps a network from giving up on what it finds hard (Seitzer et al., ICLR 2022, "On the pitfalls of
+    heteroscedastic uncertainty estimation"); 0 is the plain likelihood.
+    """
+    loss = 0.5 * (log_variance + (truth - mean) ** 2 * torch.exp(-log_variance))
+    return (loss * torch.exp(beta * log_variance.detach())).mean() if beta else loss.mean()

@@ -1,0 +1,108 @@
+"""What the local power spectrum of a Ronchigram is expected to be: Thon rings, angle by angle.
+
+Around an angle theta a Ronchigram is an in-line hologram with the curvature H(theta) of the wave aberration as its defocus. A
+detail of the film of spatial frequency q makes fringes of frequency s = H q (cycles per rad), and the spectrum is
+
+    S(s) = 2 P(q) / |det H| [1 - D cos 2 gamma] T(s)^2 + noise,      gamma = pi lambda s . H^-1 . s
+
+with P the spectrum of the film's phase, T the camera and the source. A window of finite width sees the two sidebands of q at
+places 2 lambda q apart, so that their interference is damped by the window's autocorrelation at that distance: D = rho(2 lambda q).
+In units of the window (s = j / L), gamma = pi j . G . j with G = lambda H^-1 / L^2, the only thing a spectrum depends on but for
+its envelope: that is why one network serves every voltage, angle and frame size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def hann(n: int) -> np.ndarray:
+    """The periodic Hann window, shape (n,)."""
+    return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n))
+
+
+def hann_autocorrelation(lag: torch.Tensor) -> torch.Tensor:
+    """Autocorrelation of a Hann window of width 1 at `lag`, 1 at zero and 0 from 1 on."""
+    import torch
+
+    x = lag.abs().clamp(max=1.0)
+    return (1 - x) * (2 / 3 + torch.cos(2 * math.pi * x) / 3) + torch.sin(2 * math.pi * x) / (2 * math.pi)
+
+
+def inverse_curvature(curvature: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inverse of ``(..., 3)`` symmetric matrices (yy, yx, xx), and their determinants."""
+    import torch
+
+    yy, yx, xx = curvature.unbind(-1)
+    determinant = yy * xx - yx**2
+    return torch.stack([xx, -yx, yy], dim=-1) / determinant[..., None], determinant
+
+
+def film_spectrum(q2: torch.Tensor, film: Any) -> torch.Tensor:
+    """Spectrum of a film's phase per (1/nm)², up to the square of its rms; the values of `film` broadcast."""
+    import torch
+
+    def shape(squared: torch.Tensor) -> torch.Tensor:
+        ring = torch.exp(-0.5 * ((squared.sqrt() - film.ring_per_nm) / film.ring_width_per_nm) ** 2)
+        return 1 / (1 + squared / film.k0_per_nm**2) ** 2 + film.ring * ring
+
+    radii = torch.linspace(0.0, 5.0, 65, dtype=q2.dtype).reshape(-1, *(1,) * q2.ndim)
+    total = torch.trapezoid(2 * math.pi * radii * shape(radii**2), radii, dim=0)
+    return shape(q2) / total
+
+
+def expected_spectrum(
+    curvature: torch.Tensor,
+    bins: torch.Tensor,
+    *,
+    width_rad: float,
+    wavelength_nm: float,
+    pixel_rad: float,
+    film: Any,
+    recording: Any,
+    damped: bool = True,
+) -> torch.Tensor:
+    """Expected periodogram, in units in which shot noise is one over the electrons per pixel.
+
+    Parameters
+    ----------
+    curvature : Tensor, shape (batch, places, 3)
+        ``yy, yx, xx`` in nm.
+    bins : Tensor, shape (bins, 2)
+        Numbers (jy, jx) of the bins of the window's transform.
+    width_rad : float
+        Width of the Hann window; `pixel_rad` that of a pixel.
+    film, recording : Film, Recording
+        Values are numbers or tensors that broadcast against (batch, places, bins).
+    damped : bool
+        False leaves out the window.
+
+    Returns
+    -------
+    Tensor, shape (batch, places, bins)
+    """
+    import torch
+
+    inverse, determinant = inverse_curvature(curvature)
+    s = bins / width_rad
+    sy, sx = s[:, 0], s[:, 1]
+    qy = inverse[..., 0:1] * sy + inverse[..., 1:2] * sx
+    qx = inverse[..., 1:2] * sy + inverse[..., 2:3] * sx
+    q2 = qy**2 + qx**2
+    gamma = math.pi * wavelength_nm * (qy * sy + qx * sx)
+    fringes = torch.cos(2 * gamma)
+    if damped:
+        lag = 2 * wavelength_nm / width_rad
+        fringes = fringes * hann_autocorrelation(lag * qy) * hann_autocorrelation(lag * qx)
+    s2 = sy**2 + sx**2
+    transfer = -4 * math.pi**2 * (recording.source_sigma_nm**2 * q2 + (recording.mtf_sigma_px * pixel_rad) ** 2 * s2)
+    transfer = transfer - (math.pi * wavelength_nm * recording.focal_spread_nm * q2) ** 2
+    pixel = (torch.sinc(sy * pixel_rad) * torch.sinc(sx * pixel_rad)) ** 2
+    signal = 2 * film.phase_rms**2 * film_spectrum(q2, film) / determinant.abs()[..., None] / pixel_rad**2
+    return signal * (1 - fringes) * torch.exp(transfer) * pixel + 1 / recording.dose_e_per_px
