@@ -168,6 +168,14 @@ def test_a_deleted_listener_is_forgotten_and_a_stopped_relay_is_silent(qtbot):
     assert other.heard == []
 
 
+def test_any_callable_may_listen(qtbot):
+    engine, heard, relay = Engine(), [], Relay()
+    relay.listen(engine.fired, heard.append)
+    engine.fire([1, 2])
+    relay.flush()
+    assert heard == [2]
+
+
 def test_one_listeners_error_does_not_deafen_the_others(qtbot):
     engine, listener, relay = Engine(), Listener(), Relay()
 

@@ -269,6 +269,22 @@ def test_nothing_keeps_a_closed_viewer(make_napari_viewer, session):
     assert gone() is None or not hasattr(gone().window, "_qt_window")
 
 
+def test_a_simulated_instruments_targets_say_so(model_layer, session, monkeypatch):
+    from types import SimpleNamespace
+
+    assert "SIMULATED" not in model_layer.layer.name
+    monkeypatch.setattr(
+        session, "_instrument", SimpleNamespace(info=SimpleNamespace(simulated=True), close=lambda: None)
+    )
+    propose(session, PLACES[:2], "review-1")
+    model_layer.refresh()
+    assert "SIMULATED" in model_layer.layer.name
+    monkeypatch.setattr(session, "_instrument", None)
+    propose(session, PLACES[:3], "review-2")
+    model_layer.refresh()
+    assert "SIMULATED" not in model_layer.layer.name
+
+
 def test_a_lasso_knows_inside_from_outside():
     square = np.array([(0, 0), (0, 10), (10, 10), (10, 0)])
     points = np.array([(5, 5), (-1, 5), (5, 11), (9.99, 0.01), (20, 20)])

@@ -7,6 +7,7 @@ timer of the window hands them over at most 15 times a second.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 import weakref
@@ -22,7 +23,7 @@ class _Slot:
     """What one listener has not heard yet. Written on any thread, emptied on the window's."""
 
     def __init__(self, callback: Callable[..., Any], every: bool) -> None:
-        self._callback = weakref.WeakMethod(callback) if hasattr(callback, "__self__") else (lambda: callback)
+        self._callback = weakref.WeakMethod(callback) if inspect.ismethod(callback) else (lambda: callback)
         self._every = every
         self._waiting: list[tuple[Any, ...]] = []
         self._lock = threading.Lock()

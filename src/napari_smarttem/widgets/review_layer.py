@@ -19,7 +19,9 @@ from .base import session_for, show_message
 from .gestures import KEYS_HELP, bind_gestures
 from .lasso import LassoLine
 from .layers import (
+    METADATA_KEY,
     describe_target,
+    layer_name,
     marker_size_nm,
     show_scale_bar,
     state_codes,
@@ -200,6 +202,7 @@ class ReviewLayer(QObject):
                 self.layer.data = places
                 if not same_targets:
                     self.layer.size = self._marker_size()
+                    self._mark_simulated()
                 restyled = True
             if restyled:
                 self._restyle(items, codes, same_targets=same_targets)
@@ -222,9 +225,19 @@ class ReviewLayer(QObject):
         field = self.session.review.field
         return marker_size_nm(self._places, max(field.height_nm, field.width_nm) if field is not None else None)
 
+    def _simulated(self) -> bool:
+        instrument = self.session.instrument
+        return instrument is not None and bool(instrument.info.simulated)
+
+    def _mark_simulated(self) -> None:
+        """Another instrument may have been connected since the layer was made."""
+        simulated = self._simulated()
+        if self.layer.metadata[METADATA_KEY].get("simulated") != simulated:
+            self.layer.metadata[METADATA_KEY]["simulated"] = simulated
+            self.layer.name = layer_name("Targets", simulated=simulated)
+
     def _make_layer(self) -> None:
-        info = self.session.instrument.info if self.session.instrument is not None else None
-        data, arguments, _ = target_layer_data(self._items, simulated=bool(info is not None and info.simulated))
+        data, arguments, _ = target_layer_data(self._items, simulated=self._simulated())
         arguments["size"] = self._marker_size()
         layer = self.layer = TargetPoints(data, **arguments)
         layer.describe = self._describe
