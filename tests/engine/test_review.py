@@ -60,6 +60,16 @@ def test_added_and_moved_targets_go_with_the_approved():
         review.submit()
 
 
+def test_a_target_proposed_again_keeps_its_verdict():
+    review = opened(3)
+    review.approve(["t0"])
+    review.reject(["t1"])
+    review.submit("repropose")
+    again = tuple(Target(target_id=name, y_nm=1.0, x_nm=1.0) for name in ("t0", "t2", "new"))
+    review.open(AwaitReview(step_id="review-1", targets=again))
+    assert states(review) == {"t0": "approved", "t2": "proposed", "new": "proposed"}
+
+
 def test_undo_of_an_addition_removes_it():
     review = opened(1)
     added = review.add(1.0, 1.0)

@@ -228,7 +228,8 @@ class Review:
     def open(self, step: AwaitReview, decisions: Iterable[Decision] = ()) -> None:
         """Put a step's targets before the person, with the `decisions` a journal holds for it already made.
 
-        Targets that were measured, and those a person added by hand, stay; other old proposals give way to the new ones.
+        Targets that were measured, and those a person added by hand, stay; a target that is proposed again keeps its verdict;
+        other old proposals give way to the new ones.
         """
         with self._lock:
             kept = {
@@ -237,7 +238,9 @@ class Review:
                 if judged.state in _MEASURED or key.startswith("hand-")
             }
             changed = set(self._targets) | {t.target_id for t in step.targets}
-            proposed = {t.target_id: JudgedTarget(target=t, state=TargetState.PROPOSED) for t in step.targets}
+            proposed = {
+                t.target_id: JudgedTarget(target=t, state=self._known_verdict(t.target_id)) for t in step.targets
+            }
             self._targets = kept | {key: judged for key, judged in proposed.items() if key not in kept}
             self._undo.clear()
             self._redo.clear()
@@ -348,6 +351,10 @@ class Review:
         elif after:
             self._undo.append(_Action(before, after))
             self._redo.clear()
+
+    def _known_verdict(self, target_id: str) -> TargetState:
+        judged = self._targets.get(target_id)
+        return TargetState.PROPOSED if judged is None else judged.state
 
     def _check_place(self, y_nm: float, x_nm: float) -> None:
         if self.field is not None and not self.field.contains(y_nm, x_nm):

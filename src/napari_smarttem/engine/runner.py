@@ -139,7 +139,7 @@ class Runner:
                 raise BadInput("A run is going on; stop it first.")
             if self.stuck:
                 raise BadInput(
-                    "The instrument has not come back from its last command; disconnect it, look at the microscope, and connect again."
+                    "The instrument has not come back from its last command; disconnect it, look at it, and connect again."
                 )
             self._over.clear()
             self._interrupt.clear()
