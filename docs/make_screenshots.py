@@ -98,19 +98,19 @@ def _dock_of(widget: Any) -> Any:
 
 def _settle(seconds: float = 0.4) -> None:
     """Let the window draw what is new."""
-    from qtpy.QtTest import QTest
+    from qtpy.QtCore import QEventLoop, QTimer
 
-    QTest.qWait(round(1000 * seconds))
+    loop = QEventLoop()
+    QTimer.singleShot(round(1000 * seconds), loop.quit)
+    loop.exec()
 
 
 def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    from qtpy.QtTest import QTest
-
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"the window did not get so far within {seconds:g} s")
-        QTest.qWait(30)
+        _settle(0.03)
 
 
 def main() -> int:
