@@ -379,3 +379,12 @@ def test_figures_are_plain_numbers():
     assert reached(figure(None, "<=", 1)) is None
     with pytest.raises(ValueError, match="rule"):
         figure(1, "<", 2)
+
+
+def test_every_bench_can_be_called_the_one_way():
+    import importlib
+    import inspect
+
+    for name in cli.bench_names():
+        run = importlib.import_module(f"{bench.__name__}.{name}").run
+        inspect.signature(run).bind(quick=True, seed=0)

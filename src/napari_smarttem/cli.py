@@ -259,21 +259,17 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     import importlib
-    import pkgutil
 
-    from . import bench
     from .bench.report import reached
     from .schema import BadInput
 
-    names = sorted(
-        module.name for module in pkgutil.iter_modules(bench.__path__) if not module.ispkg and module.name != "report"
-    )
+    names = bench_names()
     if options.name is None:
         print("\n".join(names))
         return 0
     if options.name not in names:
         raise BadInput(f"there is no bench {options.name!r}; there are {', '.join(names)}.")
-    report = importlib.import_module(f"{bench.__name__}.{options.name}").run(quick=options.quick, seed=options.seed)
+    report = importlib.import_module(f"{__package__}.bench.{options.name}").run(quick=options.quick, seed=options.seed)
     if options.json:
         _print_json(report)
         return 0
@@ -284,6 +280,15 @@ def _bench(options: argparse.Namespace) -> int:
         baselines = ", ".join(f"{key} {number:.4g}" for key, number in one["baselines"].items() if number is not None)
         print(f"{name:<32} {value:>12}{goal:<14} {mark:<9} {baselines}")
     return 0
+
+
+def bench_names() -> list[str]:
+    """Names of the benches: the modules of `bench`, without what they share."""
+    import pkgutil
+
+    from . import bench
+
+    return sorted(m.name for m in pkgutil.iter_modules(bench.__path__) if not m.ispkg and m.name != "report")
 
 
 def _print_json(value: Any) -> None:
