@@ -91,7 +91,50 @@ class ImageNet(nn.Module):
         return mean, log_variance.clamp(-12.0, 6.0)
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"patch-spectrum": PatchSpectrumNet, "image": ImageNet}
+class StridedNet(nn.Module):
+    """A lean convolutional network that keeps places: strides instead of pooling, and no average over the picture.
+
+    Parameters
+    ----------
+    pixels : int
+        Side of the square picture, a multiple of 8.
+    outputs : int
+    extras : int
+        Numbers known beside the picture.
+    width : int
+        Channels after the first stride.
+    hidden : int
+    """
+
+    def __init__(self, *, pixels: int, outputs: int, extras: int = 0, width: int = 24, hidden: int = 256) -> None:
+        super().__init__()
+        second, third, kept = 2 * width, 3 * width, 24
+        self.first = nn.Sequential(nn.Conv2d(1, width, 5, 2, 2), nn.BatchNorm2d(width), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(width, second, 3, 2, 1), nn.BatchNorm2d(second), nn.ReLU())
+        self.second_more = nn.Sequential(nn.Conv2d(second, second, 3, 1, 1), nn.BatchNorm2d(second), nn.ReLU())
+        self.third = nn.Sequential(nn.Conv2d(second, third, 3, 2, 1), nn.BatchNorm2d(third), nn.ReLU())
+        self.third_more = nn.Sequential(nn.Conv2d(third, third, 3, 1, 1), nn.BatchNorm2d(third), nn.ReLU())
+        self.keep = nn.Sequential(nn.Conv2d(third, kept, 1), nn.Flatten())
+        self.head = nn.Sequential(
+            nn.Linear(kept * (pixels // 8) ** 2 + extras, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU()
+        )
+        self.last = nn.Linear(hidden, 2 * outputs)
+
+    def forward(self, pictures: Tensor, extras: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and log variances, (batch, outputs) each, of pictures (batch, 1, y, x) and extras (batch, extras)."""
+        seen = self.second(self.first(pictures))
+        seen = seen + self.second_more(seen)
+        seen = self.third(seen)
+        seen = seen + self.third_more(seen)
+        mean, log_variance = self.last(self.head(torch.cat((self.keep(seen), extras), dim=1))).chunk(2, dim=-1)
+        return mean, log_variance.clamp(-12.0, 6.0)
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "patch-spectrum": PatchSpectrumNet,
+    "image": ImageNet,
+    "strided": StridedNet,
+}
 """Networks by the name under which a card asks for them; other rooms add theirs here."""
 
 
