@@ -174,7 +174,7 @@ def _has_ensurepip():
 def install(venv, groups, pyproject):
     """Let pip install the package and `groups` into `venv`, with the person's own pip configuration."""
     extra = f" and what is needed for {', '.join(sorted(groups))}" if groups else ""
-    say(f"Installing napari-smarttem{extra} (some minutes the first time, about 1.5 GB on disk; log in {venv / LOG})")
+    say(f"Installing napari-smarttem{extra} (some minutes the first time, about 1.3 GB on disk; log in {venv / LOG})")
     command = [str(venv_python(venv)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += requirements(groups, pyproject)
     (venv / UNFINISHED).touch()
