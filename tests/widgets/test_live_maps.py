@@ -26,8 +26,13 @@ def spectrum(level: float, channels: int = 64):
 
 
 @pytest.fixture
-def maps(qapp):
-    maps = LiveMaps(ViewerModel(), EnergyWindows([EnergyWindow("low", 9.5, 19.5), EnergyWindow("high", 30, 31)]))
+def viewer():
+    return ViewerModel()
+
+
+@pytest.fixture
+def maps(qapp, viewer):
+    maps = LiveMaps(viewer, EnergyWindows([EnergyWindow("low", 9.5, 19.5), EnergyWindow("high", 30, 31)]))
     maps.clear(FIELD, spacing_nm=5.0, simulated=True)
     return maps
 
@@ -60,10 +65,9 @@ def test_moving_a_window_recounts_everything_measured(maps):
     assert not maps.draw()
 
 
-def test_a_removed_window_takes_its_layer_along_and_a_deleted_layer_stays_away(maps):
+def test_a_removed_window_takes_its_layer_along_and_a_deleted_layer_stays_away(maps, viewer):
     maps.add(0.0, 140.0, spectrum(2.0))
     maps.draw()
-    viewer = maps._viewer
     maps.windows.remove("high")
     maps.draw()
     assert [layer.metadata["smarttem"]["signal"] for layer in viewer.layers] == ["low map"]
@@ -123,7 +127,7 @@ def test_ten_updates_a_second_fit_beside_everything_else(maps):
     assert np.median(took) < 0.05
 
 
-def test_an_edge_is_counted_without_the_power_law_below_it(qapp):
+def test_an_edge_is_counted_without_the_power_law_below_it(qapp, viewer):
     energy = 200.0 + np.arange(1000.0)
     law = 1e9 * energy**-3.0
     edge = np.where(energy >= 500.0, 4.0, 0.0)
@@ -132,7 +136,7 @@ def test_an_edge_is_counted_without_the_power_law_below_it(qapp):
         for factor in (0.0, 1.0, 2.0)
     ]
     window = EnergyWindow("edge", 500.0, 550.0)
-    maps = LiveMaps(ViewerModel(), EnergyWindows([window]))
+    maps = LiveMaps(viewer, EnergyWindows([window]))
     maps.clear(FIELD, spacing_nm=5.0)
     for i, frame in enumerate(frames):
         maps.add(0.0, 110.0 + 20 * i, frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..acquisition.maps import MapWindow, window_sums
 from ..schema import Field2D, Frame, image_frame
 from .energy_windows import EnergyWindow, EnergyWindows
-from .layers import live_layer, show_image
+from .layers import live_layer, show_image, unwrapped
 
 LONGEST_SIDE_PX = 160
 BATCH = 500
@@ -72,7 +73,7 @@ class LiveMaps:
     """
 
     def __init__(self, viewer: Any, windows: EnergyWindows) -> None:
-        self._viewer = viewer
+        self._viewer_reference = weakref.ref(unwrapped(viewer))
         self.windows = windows
         self.layers: dict[str, Any] = {}
         self._drawn: dict[str, tuple[EnergyWindow, int, int, bool]] = {}
@@ -94,6 +95,11 @@ class LiveMaps:
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    @property
+    def _viewer(self) -> Any:
+        """The viewer, None once it has gone. Held weakly: this object is kept for as long as the viewer lives."""
+        return self._viewer_reference()
 
     def set_spacing(self, spacing_nm: float) -> None:
         """Make the patches as large as the points are apart."""
@@ -129,6 +135,8 @@ class LiveMaps:
 
     def draw(self) -> bool:
         """Bring the layers up to date; True where anything had to be drawn. Cheap where nothing changed."""
+        if self._viewer is None:
+            return False
         drew = self._drop_layers({window.name for window in self.windows})
         if self._grid is None or not self._frames:
             return drew

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 
 from ..schema import Frame
-from .layers import image_geometry, is_simulated, layer_name, live_layer
+from .layers import image_geometry, is_simulated, layer_name, live_layer, unwrapped
 
 
 class RegionLayer:
@@ -19,13 +20,18 @@ class RegionLayer:
     """
 
     def __init__(self, viewer: Any) -> None:
-        self._viewer = viewer
+        self._viewer_reference = weakref.ref(unwrapped(viewer))
         self._layer: Any = None
+
+    @property
+    def _viewer(self) -> Any:
+        """The viewer, None once it has gone; held weakly, as this object is kept for as long as the viewer lives."""
+        return self._viewer_reference()
 
     @property
     def layer(self) -> Any:
         """The layer, None where there is none or the person deleted it."""
-        return live_layer(self._viewer, self._layer)
+        return live_layer(self._viewer, self._layer) if self._viewer is not None else None
 
     def show(self, labels: np.ndarray, overview: Frame) -> Any:
         """Put ``(y, x)`` labels over the overview they belong to, replacing the regions shown before."""
