@@ -44,7 +44,7 @@ def model(qapp):
 def test_sorting_by_score_is_by_number_and_can_be_taken_back(model):
     items = targets(200)
     model.set_items(items)
-    model.sort(2, Qt.SortOrder.DescendingOrder)
+    model.sort(1, Qt.SortOrder.DescendingOrder)
     shown = [model.item(r).target.score for r in range(model.rowCount())]
     assert shown == sorted((i.target.score for i in items), reverse=True)
     model.sort(-1)
@@ -54,7 +54,7 @@ def test_sorting_by_score_is_by_number_and_can_be_taken_back(model):
 def test_a_verdict_repaints_its_rows_and_no_others(model, qtbot):
     items = targets(100)
     model.set_items(items)
-    model.sort(2)
+    model.sort(1)
     painted: list[int] = []
     model.dataChanged.connect(lambda a, b: painted.extend(range(a.row(), b.row() + 1)))
     new = list(items)
@@ -85,7 +85,7 @@ def test_the_selection_outlives_sorting_filtering_and_new_rows(model, qtbot):
     table.selection_changed.connect(told.append)
     table.select({"r0-0002", "r0-0029"})
     assert told == []
-    table.sortByColumn(2, Qt.SortOrder.AscendingOrder)
+    table.sortByColumn(1, Qt.SortOrder.AscendingOrder)
     rows = {i.row() for i in table.selectionModel().selectedRows()}
     assert set(model.ids(rows)) == {"r0-0002", "r0-0029"}
     model.set_items(targets(31))
@@ -98,7 +98,7 @@ def test_the_selection_outlives_sorting_filtering_and_new_rows(model, qtbot):
 def test_ten_thousand_targets_stay_quick(model, change):
     items = targets(10_000)
     model.set_items(items)
-    model.sort(2)
+    model.sort(1)
     new = list(items)
     for i in range(10_000) if change == "all states" else (17,):
         new[i] = with_state(new[i], TargetState.APPROVED)
