@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 pytest.importorskip("qtpy")
 pytestmark = pytest.mark.gui
 
-from napari_smarttem.widgets.settings_form import NumberBox, SettingsForm, units_of  # noqa: E402
+from napari_smarttem.widgets.setting_editors import NumberBox, units_of  # noqa: E402
+from napari_smarttem.widgets.settings_form import SettingsForm  # noqa: E402
 
 
 class Settings(BaseModel):

@@ -61,7 +61,11 @@ class OverviewPage(QWidget):
 
         self._context: PlanContext | None = None
         self.field = hint("Connect an instrument first.")
-        self.form = SettingsForm(AcquisitionSettings, ("overview_shape", "overview_dwell_s"))
+        self.form = SettingsForm(
+            AcquisitionSettings,
+            ("overview_shape", "overview_dwell_s"),
+            labels={"overview_shape": "Rows × columns", "overview_dwell_s": "Dwell per pixel"},
+        )
         self.part = QComboBox()
         for text, fraction in (("the whole field", 1.0), ("the middle half", 0.5), ("the middle quarter", 0.25)):
             self.part.addItem(text, fraction)

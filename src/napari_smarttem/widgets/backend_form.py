@@ -11,7 +11,8 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QHBoxLayout, QLineEdit, QPushButton, QStackedWidget, QWidget
 
 from ..schema import BadInput
-from .settings_form import SettingsForm, WholeBox
+from .setting_editors import WholeBox
+from .settings_form import SettingsForm
 
 RECORDINGS = "Recorded spectrum images (*.hspy *.zspy *.dm3 *.dm4 *.emd *.bcf *.h5);;All files (*)"
 

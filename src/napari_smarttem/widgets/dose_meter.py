@@ -7,7 +7,7 @@ import math
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
 
-from .settings_form import NumberBox
+from .setting_editors import NumberBox
 
 _CALM, _NEAR, _SPENT = "#56B4E9", "#E69F00", "#D55E00"
 
