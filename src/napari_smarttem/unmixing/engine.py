@@ -12,8 +12,10 @@ import numpy as np
 from .._version import __version__
 from ..schema import BadInput, Cancelled
 from . import abundances, rank
-from .methods import METHODS, Found
+from .methods import METHODS
+from .methods_base import Found
 from .result import UnmixingResult
+from .smoothing import denoise
 from .spectra import SpectrumImage, spectrum_image
 from .subspace import Subspace, decompose
 
@@ -177,7 +179,7 @@ def _assemble(problem: Problem, scree: rank.Scree, found: Found, method: str) ->
     spread = abundances.errors(subspace, found.corners, np.abs(amounts))
     # amounts are in units of scores: a pixel's own brightness comes back with its sqrt(g)
     root_g = subspace.pixel_scale[:, None]
-    endmembers = subspace.spectra(found.corners)
+    endmembers = found_spectra(problem, found.corners)
     left = scores - amounts @ found.corners
     squares = subspace.norms - np.einsum("ij,ij->i", scores, scores) + np.einsum("ij,ij->i", left, left)
     expected = _expected(subspace, found.corners, np.abs(amounts))
@@ -210,6 +212,15 @@ def _assemble(problem: Problem, scree: rank.Scree, found: Found, method: str) ->
             for key, value in found.extra.items()
         },
     )
+
+
+def found_spectra(problem: Problem, corners: np.ndarray) -> np.ndarray:
+    """Endmembers in data units; vectors are freed of what is only noise, unless ``smooth=False`` was asked for."""
+    subspace, r = problem.subspace, corners.shape[1]
+    if not problem.options.get("smooth", True):
+        return subspace.spectra(corners)
+    sigma = np.sqrt(subspace.noise) / np.maximum(subspace.values[:r], 1e-30)
+    return np.asarray((corners @ denoise(subspace.vectors[:, :r], sigma).T) * subspace.channel_scale)
 
 
 def _expected(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.ndarray:

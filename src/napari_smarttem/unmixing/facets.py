@@ -1,25 +1,28 @@
 """Endmembers from the faces of the cloud of pixels: minimum volume with the noise, not a constant, as the judge.
 
 A pixel in which endmember c is absent lies on the face opposite to c: a hyperplane ``w . t = 0`` through the origin of
-the k-dimensional score space, whatever the thickness. Scores have noise of variance one in every direction, so the signed
-distances ``d = w . t`` (``|w| = 1``) of all pixels are distributed as ``pi N(d) + rho Phi(d)`` near the face: an atom of
-those that lie on it, blurred by known noise, and a population on one side only. Maximising this likelihood over w, face by
-face (expectation-maximisation with Newton steps on the sphere, noise annealed from wide to true), places the face through
-the middle of its pixels, where penalised minimum volume cuts or swells by an amount that depends on a constant. The k
-faces meet in the endmembers, which no pixel needs to contain. The gain in likelihood over "no pixel lies here" says
-whether the face is there at all.
+the k-dimensional score space, whatever the thickness. Scores have known noise, so the signed distances ``d = w . t`` of
+all pixels, in noise widths, are distributed like a non-negative quantity plus unit normal noise. What is non-negative
+there may be anything: it is fitted as an atom at zero (pixels on the face) and exponentials of many scales (pixels near
+it, far from it). Maximising this likelihood over w, face by face (weights of the mixture by expectation-maximisation on a
+histogram, w by Fisher scoring on the sphere, noise annealed from wide to true), places the face where penalised minimum
+volume cuts or swells by an amount that depends on a constant. The k faces meet in the endmembers, which no pixel needs to
+contain. The pixels on a face, and what the likelihood gains by them, say whether the face is there at all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from .kernels import facet_sums
+from .kernels import face_distances, face_step, mixture_weights
 
-NEAR = 5.0
-SCHEDULE = (8.0, 4.0, 2.0, 1.4, 1.0)
+LOW, HIGH, STEP = -8.0, 8.0, 0.1
+BINS = round((HIGH - LOW) / STEP)
+SCALES = (0.5, 1.0, 2.0)
+SCHEDULE = (8.0, 4.0, 2.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -33,84 +36,132 @@ class Facets:
     corners : ndarray
         ``(k, k)`` endmember scores, one a row, of arbitrary length.
     on_face : ndarray
-        ``(k,)`` number of pixels on each face.
+        ``(k,)`` number of pixels within about two noise widths of each face.
     evidence : ndarray
-        ``(k,)`` log-likelihood gained, per face, by saying that pixels lie on it.
-    support : ndarray
-        ``(k,)`` in how many noise widths the pixels on a face spread in their narrowest direction along it.
-    width : ndarray
-        ``(k,)`` spread across the face over the noise; one where the noise is understood.
+        ``(k,)`` log-likelihood gained, per face, by an edge at zero over a distribution without one.
+    covariances : ndarray
+        ``(k, k, k)`` covariance of each normal.
     """
 
     normals: np.ndarray
     corners: np.ndarray
     on_face: np.ndarray
     evidence: np.ndarray
-    support: np.ndarray
-    width: np.ndarray
+    covariances: np.ndarray
 
 
-def fit(scores: np.ndarray, corners: np.ndarray, *, schedule: tuple[float, ...] = SCHEDULE, turns: int = 8) -> Facets:
+@lru_cache(maxsize=1)
+def _densities() -> np.ndarray:
+    """Unit normal noise on an atom, on exponentials of `SCALES` and on an even filling, ``(parts, bins)``.
+
+    The last row, the inside of the cloud, is even from the face to `HIGH` and has mass one there.
+    """
+    from scipy.special import log_ndtr, ndtr
+
+    d = LOW + STEP * (np.arange(BINS) + 0.5)
+    parts = [np.exp(-0.5 * d**2) / np.sqrt(2 * np.pi)]
+    for scale in SCALES:
+        rate = 1.0 / scale
+        parts.append(np.exp(np.log(rate) + 0.5 * rate**2 - rate * d + log_ndtr(d - rate)))
+    parts.append(ndtr(d) / HIGH)
+    return np.ascontiguousarray(np.array(parts))
+
+
+def fit(
+    scores: np.ndarray,
+    corners: np.ndarray,
+    noise: np.ndarray | None = None,
+    *,
+    schedule: tuple[float, ...] = SCHEDULE,
+    turns: int = 6,
+) -> Facets:
     """Fit all faces, starting from the simplex of `corners`.
 
     Parameters
     ----------
     scores : ndarray
-        ``(pixels, k)`` with noise of variance one.
+        ``(pixels, k)``.
     corners : ndarray
         ``(k, k)`` rows, a first guess.
+    noise : ndarray, optional
+        ``(k, k, k)``: ``noise[a] . t`` is row a of the covariance of a pixel with scores t, that is the covariance is
+        linear in the scores, as that of counts is. None: the identity everywhere.
     """
     k = corners.shape[0]
     points = np.ascontiguousarray(scores, dtype=np.float64)
     normals = np.linalg.inv(corners).T
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    inward = np.sign(np.einsum("ij,ij->i", normals, corners))
-    normals *= inward[:, None]
-    spread = np.median(np.abs(points @ normals.T), axis=0)
-    on, evidence, support, width = (np.zeros(k) for _ in range(4))
+    normals *= np.sign(np.einsum("ij,ij->i", normals, corners))[:, None]
+    mean = points.mean(axis=0)
+    flat = mean / (mean @ mean)  # flat . t is about one for every pixel: the identity as a linear function of t
+    on, evidence = np.zeros(k), np.zeros(k)
+    covariances = np.zeros((k, k, k))
     for c in range(k):
         normal = normals[c].copy()
-        for sigma in schedule:
-            if sigma > 1.0 and sigma * NEAR > spread[c]:
-                continue  # wider than the whole cloud: nothing to be learnt at this blur
-            normal, figures = _face(points, normal, sigma, turns if sigma > 1 else 2 * turns)
+        reach = float(np.median(points @ normal))
+        for blur in schedule:
+            if blur > 1.0 and 6.0 * blur > reach:
+                continue  # wider than the cloud: nothing to be learnt at this blur
+            normal, on[c], evidence[c], covariances[c] = _face(
+                points, normal, noise, flat, blur, turns if blur > 1 else 4 * turns
+            )
         normals[c] = normal
-        on[c], evidence[c], support[c], width[c] = figures
-    inverse = np.linalg.inv(normals)  # rows of the result's transpose meet all faces but one
-    return Facets(normals, np.ascontiguousarray(inverse.T), on, evidence, support, width)
+    corners = np.ascontiguousarray(np.linalg.inv(normals).T)
+    return Facets(normals, corners, on, evidence, covariances)
+
+
+def _variance(normal: np.ndarray, noise: np.ndarray | None, flat: np.ndarray, blur: float) -> np.ndarray:
+    """Vector u with ``u . t`` the squared width of the noise across the face, over `blur` squared: see `face_distances`."""
+    if noise is None:
+        return flat
+    return np.asarray(np.einsum("a,abq,b->q", normal, noise, normal))
 
 
 def _face(
-    points: np.ndarray, normal: np.ndarray, sigma: float, turns: int
-) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    count = len(points)
-    distance = points @ normal
-    reach = 3.0 * NEAR * sigma
-    close = np.ascontiguousarray(points[distance < reach])
-    if len(close) < 2 * points.shape[1]:
-        return normal, (0.0, 0.0, 0.0, 1.0)
-    atom = 0.3 * len(close) / count
-    density = 0.7 * len(close) / count / (3.0 * NEAR)
-    figures = (0.0, 0.0, 0.0, 1.0)
+    points: np.ndarray, normal: np.ndarray, noise: np.ndarray | None, flat: np.ndarray, blur: float, turns: int
+) -> tuple[np.ndarray, float, float, np.ndarray]:
+    """Place one face at one blur.
+
+    Only pixels near the face say where it is; beyond them the cloud counts as evenly filled. Its pixels push the face
+    outwards as it would leave them more room: the mean of that force is taken off again.
+    """
+    table = _densities()
+    shrunk = points / blur if blur != 1.0 else points
+    identity = np.eye(len(normal))
+    weights = np.full(len(table), 1.0 / len(table))
+    information = identity
+    gained, near = 0.0, 0.0
     for _ in range(turns):
-        gain, mass, _, square, gradient, curvature, scatter = facet_sums(close, normal, sigma, atom, density, NEAR)
-        near = close @ normal < NEAR * sigma
-        inside = max(float(np.count_nonzero(near)) - mass, 1.0)
-        atom = max(mass, 1e-3) / count
-        density = inside / count / NEAR
-        tangent = np.eye(len(normal)) - np.outer(normal, normal)
-        hessian = tangent @ curvature @ tangent
-        values, vectors = np.linalg.eigh(hessian)
-        inverse = np.where(values > 1e-9 * max(values[-1], 1e-30), 1.0 / np.maximum(values, 1e-30), 0.0)
-        step = -(vectors * inverse) @ (vectors.T @ (tangent @ gradient))
-        length = float(np.linalg.norm(step))
-        if length > 0.3:
-            step *= 0.3 / length
-        normal = normal + step
-        normal /= np.linalg.norm(normal)
-        along = np.linalg.eigvalsh(tangent @ scatter @ tangent)
-        narrowest = float(np.sqrt(max(along[1], 0.0) / max(mass, 1e-9))) if len(along) > 1 else 0.0
-        figures = (mass, gain, narrowest, float(np.sqrt(square / max(mass, 1e-9))))
-        if length < 1e-6:
+        variance = _variance(normal, noise, flat, blur) * blur
+        distance, histogram = face_distances(shrunk, normal, variance, LOW, STEP, BINS)
+        histogram[-1] = 0.0  # gathers what lies beyond
+        inside = float(histogram.sum())
+        if inside < 4 * len(normal):
             break
-    return normal, figures
+        weights = mixture_weights(table, histogram, np.maximum(weights, 1e-6), 12)
+        density = weights @ table + 1e-9
+        score = np.gradient(np.log(density), STEP)
+        score[-2:] = 0.0
+        gradient, information = face_step(shrunk, distance, normal, variance, score, LOW, STEP)
+        on_face = distance < 2.0
+        near = float(np.count_nonzero(on_face))
+        mean = shrunk[on_face].mean(axis=0) if near else np.zeros(len(normal))
+        gradient -= inside * weights[-1] / HIGH * mean
+        tangent = identity - np.outer(normal, normal)
+        step = np.linalg.pinv(tangent @ information @ tangent, rcond=1e-9, hermitian=True) @ (tangent @ gradient)
+        shift = float(np.sqrt(np.mean((shrunk[on_face] @ step) ** 2))) if near else 1.0
+        if shift > 1.0:
+            step /= shift
+        even = float(histogram @ np.log(table[-1] + 1e-9))
+        gained = float(histogram @ np.log(density)) - even
+        normal = _moved(normal, step)
+        if shift < 1e-3:
+            break
+    tangent = identity - np.outer(normal, normal)
+    covariance = np.linalg.pinv(tangent @ information @ tangent, rcond=1e-9, hermitian=True)
+    return normal, near, gained, covariance
+
+
+def _moved(normal: np.ndarray, step: np.ndarray) -> np.ndarray:
+    moved = normal + step
+    return np.asarray(moved / np.linalg.norm(moved))

@@ -22,58 +22,72 @@ def block_sums(block, weight):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def facet_sums(points, normal, sigma, atom, density, near):  # type: ignore[no-untyped-def]
-    """Expectation step of one facet: see `facets.py`.
-
-    Returns the log-likelihood ratio against no atom, the mass of the atom, of the edge, the mean square on the facet,
-    the gradient ``(k,)`` and the curvature ``(k, k)`` of the negative log-likelihood with respect to the normal.
-    """
+def face_distances(points, normal, variance, low, step, bins):  # type: ignore[no-untyped-def]
+    """Signed distance of every point from a face in noise widths, and their histogram (ends gather what is outside)."""
     count, k = points.shape
-    gradient = np.zeros(k)
-    curvature = np.zeros((k, k))
-    scatter = np.zeros((k, k))
-    mass = 0.0
-    edge = 0.0
-    square = 0.0
-    gain = 0.0
-    norm = 1.0 / math.sqrt(2.0 * math.pi)
-    root = 1.0 / math.sqrt(2.0)
+    distance = np.empty(count)
+    histogram = np.zeros(bins)
     for i in range(count):
         d = 0.0
+        v = 0.0
         for a in range(k):
             d += points[i, a] * normal[a]
-        d /= sigma
-        if d > near:
-            edge += 1.0
+            v += points[i, a] * variance[a]
+        d /= math.sqrt(min(max(v, 0.2), 5.0))
+        distance[i] = d
+        at = int((d - low) / step)
+        histogram[min(max(at, 0), bins - 1)] += 1.0
+    return distance, histogram
+
+
+@njit(cache=True, nogil=True)
+def face_step(points, distance, normal, variance, score, low, step):  # type: ignore[no-untyped-def]
+    """Gradient of the log-likelihood with respect to the normal, and its Fisher information (outer products)."""
+    count, k = points.shape
+    bins = len(score)
+    gradient = np.zeros(k)
+    information = np.zeros((k, k))
+    for i in range(count):
+        at = int((distance[i] - low) / step)
+        if at >= bins - 1:
             continue
-        if d < -8.0:
-            d_used = -8.0
-        else:
-            d_used = d
-        bell = norm * math.exp(-0.5 * d_used * d_used)
-        cumulative = 0.5 * math.erfc(-d_used * root)
-        on = atom * bell
-        inside = density * cumulative
-        total = on + inside + 1e-300
-        gamma = on / total
-        mass += gamma
-        edge += 1.0 - gamma
-        square += gamma * d * d
-        gain += math.log(total / (density * cumulative + 1e-300))
-        ratio = bell / (cumulative + 1e-300)
-        pull = gamma * d - (1.0 - gamma) * ratio
-        bend = gamma + (1.0 - gamma) * ratio * (ratio + d_used)
+        slope = score[max(at, 0)]
+        if slope == 0.0:
+            continue
+        v = 0.0
         for a in range(k):
-            gradient[a] += pull * points[i, a] / sigma
+            v += points[i, a] * variance[a]
+        slope /= math.sqrt(min(max(v, 0.2), 5.0))
+        for a in range(k):
+            gradient[a] += slope * points[i, a]
             for b in range(a + 1):
-                product = points[i, a] * points[i, b] / (sigma * sigma)
-                curvature[a, b] += bend * product
-                scatter[a, b] += gamma * product
+                information[a, b] += slope * slope * points[i, a] * points[i, b]
     for a in range(k):
         for b in range(a):
-            curvature[b, a] = curvature[a, b]
-            scatter[b, a] = scatter[a, b]
-    return gain, mass, edge, square, gradient, curvature, scatter
+            information[b, a] = information[a, b]
+    return gradient, information
+
+
+@njit(cache=True, nogil=True)
+def mixture_weights(densities, histogram, weights, turns):  # type: ignore[no-untyped-def]
+    """Expectation-maximisation of the weights of fixed densities ``(parts, bins)`` on a histogram."""
+    parts, bins = densities.shape
+    total = histogram.sum()
+    out = weights.copy()
+    for _ in range(turns):
+        new = np.zeros(parts)
+        for b in range(bins):
+            if histogram[b] == 0.0:
+                continue
+            mix = 1e-12
+            for p in range(parts):
+                mix += out[p] * densities[p, b]
+            share = histogram[b] / mix
+            for p in range(parts):
+                new[p] += out[p] * densities[p, b] * share
+        for p in range(parts):
+            out[p] = new[p] / total
+    return out
 
 
 @njit(cache=True, nogil=True)
@@ -157,3 +171,43 @@ def nonnegative_rows(gram, targets, start):  # type: ignore[no-untyped-def]
             if out[i, a] < 0.0:
                 out[i, a] = 0.0
     return out
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def scale_mixture(units, row, variances, weights):  # type: ignore[no-untyped-def]
+    """One source of an independent component analysis with a density of zero-mean Gaussians of given variances.
+
+    Returns the mean log-likelihood, the new weights, and the weighted covariance ``(k, k)`` of the units.
+    """
+    count, k = units.shape
+    parts = len(variances)
+    share = np.empty(parts)
+    new = np.zeros(parts)
+    covariance = np.zeros((k, k))
+    total = 0.0
+    constant = np.empty(parts)
+    for p in range(parts):
+        constant[p] = (weights[p] + 1e-12) / math.sqrt(2.0 * math.pi * variances[p])
+    for i in range(count):
+        z = 0.0
+        for a in range(k):
+            z += units[i, a] * row[a]
+        z *= z
+        mix = 1e-300
+        for p in range(parts):
+            share[p] = constant[p] * math.exp(max(-0.5 * z / variances[p], -690.0))
+            mix += share[p]
+        total += math.log(mix)
+        weight = 0.0
+        for p in range(parts):
+            part = share[p] / mix
+            new[p] += part
+            weight += part / variances[p]
+        for a in range(k):
+            for b in range(a + 1):
+                covariance[a, b] += weight * units[i, a] * units[i, b]
+    for a in range(k):
+        for b in range(a + 1):
+            covariance[a, b] /= count
+            covariance[b, a] = covariance[a, b]
+    return total / count, new / count, covariance

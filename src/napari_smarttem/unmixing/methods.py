@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from . import facets, vertices
+from . import facets, lines, vertices, volume
+from .auto import find_auto, linear_noise
+from .methods_base import Found, Method
 
 if TYPE_CHECKING:
     from .engine import Problem
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a method found.
-
-    Parameters
-    ----------
-    corners : ndarray
-        ``(k, r)`` endmembers as scores: ``corners @ vectors.T * channel_scale`` is the spectrum.
-    amounts : ndarray, optional
-        ``(pixels, k)`` in units of scores; None: non-negative least squares is to find them.
-    """
-
-    corners: np.ndarray
-    assumption: str
-    warnings: tuple[str, ...] = ()
-    amounts: np.ndarray | None = None
-    used: str = ""
-    sort: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method as a menu shows it."""
-
-    name: str
-    title: str
-    summary: str
-    find: Callable[[Problem], Found]
 
 
 def find_spa(problem: Problem) -> Found:
@@ -65,25 +32,35 @@ def find_n_findr(problem: Problem) -> Found:
 
 def find_facets(problem: Problem) -> Found:
     """Minimum volume, judged by the noise: faces of the cloud."""
-    scores = problem.subspace.scores[:, : problem.k] / np.sqrt(problem.subspace.noise)
-    start = vertices.successive_projections(scores, problem.k)
-    found = facets.fit(scores, start)
+    scores = problem.subspace.scores[:, : problem.k]
+    corners = vertices.successive_projections(scores, problem.k)
+    corners = volume.minimum_volume(scores.astype(float), corners, problem.rng)
+    found = facets.fit(scores, corners, linear_noise(problem.subspace, corners))
     return Found(found.corners, _FACES, used="minimum-volume")
+
+
+def find_lines(problem: Problem) -> Found:
+    """Independent sharp features."""
+    found = lines.fit(problem.subspace, problem.k, problem.rng, width=float(problem.options.get("width", lines.WIDTH)))
+    return Found(found.corners, _LINES, used="lines")
 
 
 _PURE = "Every endmember is found nearly pure in at least some pixels."
 _FACES = "Every endmember is absent from enough pixels, so that the faces of the cloud of pixels can be seen."
 
+_LINES = "Lines and edges stand at few energies, and most of them belong to one endmember."
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("auto", "Automatic", "Finds out what the data allow and says what it assumed.", find_facets),
+        Method("auto", "Automatic", "Finds out what the data allow and says what it assumed.", find_auto),
         Method(
             "minimum-volume",
             "Minimum volume",
             "The tightest simplex around the pixels, placed by the noise; needs no pure pixels.",
             find_facets,
         ),
+        Method("lines", "Lines", "Endmembers whose sharp features are sparse; needs no pure pixels.", find_lines),
         Method("vca", "VCA", "Corners of the cloud along random directions; needs pure pixels.", find_vca),
         Method("spa", "SPA", "Corners by successive projections; needs pure pixels.", find_spa),
         Method("n-findr", "N-FINDR", "The largest simplex with corners in the data; needs pure pixels.", find_n_findr),

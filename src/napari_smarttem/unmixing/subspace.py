@@ -32,7 +32,7 @@ class Subspace:
     scores : ndarray
         ``(pixels, r)``: ``U s``; noise of variance `noise` in every direction, to good approximation.
     vectors : ndarray
-        ``(channels, r)``: right singular vectors, orthonormal.
+        ``(channels, r)``: right singular vectors, orthonormal but for noise.
     values : ndarray
         ``(r,)`` singular values, falling.
     pixel_scale, channel_scale : ndarray
@@ -158,16 +158,18 @@ def decompose(
             scores[start:stop] = part
             if final:
                 norms[start:stop] = block_sums(block, inverse_h)[0]
-            else:
-                products += block.T @ (part * left[start:stop, None].astype(np.float32))
+            products += block.T @ (part * left[start:stop, None].astype(np.float32))
             if start - last_told > n // 16:
                 last_told = start
                 report((turn + start / n) / total_passes, "singular vectors")
         if not final:
             basis = _orthonormal(products * right[:, None])
     norms *= left**2
-    values, scores, vectors = _ritz(scores, basis)
+    values, scores, rotation = _ritz(scores, basis)
+    # While the scores were made the data were multiplied by them too: least squares of the data on the scores are better
+    # vectors than those the scores were made with, by one more power iteration.
     keep = min(rank, width)
+    vectors = (products * right[:, None]) @ rotation / np.maximum(values**2, 1e-30)
     noise = _noise_level(norms, values, g, h)
     return Subspace(
         np.ascontiguousarray(scores[:, :keep]),
@@ -236,7 +238,7 @@ def _orthonormal(columns: np.ndarray) -> np.ndarray:
 
 
 def _ritz(scores: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Singular values, scores and vectors from ``D basis`` by the Gram matrix of its few columns."""
+    """Singular values, scores and the rotation of the basis from ``D basis``, by the Gram matrix of its few columns."""
     gram = np.asarray(scores.T @ scores, dtype=np.float64)
     squares, rotation = np.linalg.eigh(gram)
     order = np.argsort(squares)[::-1]
@@ -246,11 +248,7 @@ def _ritz(scores: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
     signs[signs == 0] = 1
     rotation = rotation * signs
-    return (
-        np.sqrt(np.maximum(squares[order], 0.0)),
-        scores @ rotation.astype(np.float32),
-        np.asarray(vectors * signs, dtype=np.float64),
-    )
+    return np.sqrt(np.maximum(squares[order], 0.0)), scores @ rotation.astype(np.float32), rotation
 
 
 def _noise_level(norms: np.ndarray, values: np.ndarray, g: np.ndarray, h: np.ndarray) -> float:

@@ -33,27 +33,31 @@ class Truth:
 
 
 def spectra(rng: np.random.Generator, k: int, channels: int, *, collinear: float = 0.0) -> np.ndarray:
-    """`k` positive spectra with mean one; `collinear` (0..1) draws all of them towards their mean."""
+    """`k` positive spectra with mean one; `collinear` (0..1) is the part of a further spectrum common to all of them.
+
+    A common part made of the endmembers themselves would be no other problem than "everything is mixed everywhere".
+    """
     energy = np.linspace(200.0, 1000.0, channels)
+    if collinear:
+        own_part = spectra(rng, k + 1, channels)
+        return np.asarray((1 - collinear) * own_part[:k] + collinear * own_part[k])
     lines = np.sort(rng.uniform(240.0, 940.0, 2 * k + 2))
     out = np.empty((k, channels))
     for c in range(k):
-        exponent = rng.uniform(2.2, 3.2)
+        exponent = rng.uniform(0.8, 1.8)
         background = (energy / energy[0]) ** -exponent
         own = [lines[2 * c], lines[2 * c + 1]]
         shared = [lines[-1 - (c % 2)]] if rng.random() < 0.6 else []
         spectrum = background * rng.uniform(0.8, 1.2)
         for onset in own + shared:
             at = background[np.searchsorted(energy, onset)]
-            jump = at * rng.uniform(0.3, 1.2)
+            jump = at * rng.uniform(1.0, 4.0)
             width = rng.uniform(1.5, 4.0)
             step = 1.0 / (1.0 + np.exp(-(energy - onset) / width))
             decay = (np.maximum(energy, onset) / onset) ** -rng.uniform(2.0, 4.0)
             white = rng.uniform(0.0, 1.5) * np.exp(-0.5 * ((energy - onset - 2 * width) / width) ** 2)
             spectrum = spectrum + jump * (step * decay + white)
         out[c] = spectrum / spectrum.mean()
-    if collinear:
-        out = (1 - collinear) * out + collinear * out.mean(axis=0)
     return out
 
 
