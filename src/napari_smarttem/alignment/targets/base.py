@@ -126,7 +126,12 @@ class AlignmentTarget(abc.ABC):
 def binned(data: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     """Sum of whole blocks of pixels, so that the result has `shape`."""
     factors = tuple(have // want for have, want in zip(data.shape, shape, strict=True))
-    if data.ndim != 2 or factors[0] * shape[0] != data.shape[0] or factors[1] * shape[1] != data.shape[1] or 0 in factors:
+    if (
+        data.ndim != 2
+        or factors[0] * shape[0] != data.shape[0]
+        or factors[1] * shape[1] != data.shape[1]
+        or 0 in factors
+    ):
         raise BadInput(
             f"a picture of {name} must have whole multiples of {shape[0]} x {shape[1]} pixels, got {data.shape}; "
             "read the camera at another binning."

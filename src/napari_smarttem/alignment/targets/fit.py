@@ -83,9 +83,14 @@ def refine(
     mean = electrons * picture + background
     best = _deviance(counts, mean)
     damping, used = 1e-3, 0
-    for used in range(1, iterations + 1):
+    for iteration in range(1, iterations + 1):
+        used = iteration
         design = np.concatenate(
-            ((electrons * slopes * scale[:, None, None]).reshape(len(scale), -1), picture.reshape(1, -1), np.ones((1, pixels)))
+            (
+                (electrons * slopes * scale[:, None, None]).reshape(len(scale), -1),
+                picture.reshape(1, -1),
+                np.ones((1, pixels)),
+            )
         )
         weights = 1.0 / np.maximum(mean + (SYSTEMATIC * mean) ** 2, 1e-4 * total / pixels + 1e-6).ravel()
         fisher = (design * weights) @ design.T
@@ -117,7 +122,9 @@ def refine(
     explained = 1.0 - max(unexplained, 0.0) / max(structure, 1e-9)
     inverse = np.linalg.pinv(fisher)
     variance = np.maximum(mean, 1e-6).ravel() + (SYSTEMATIC * mean.ravel()) ** 2
-    spread = inverse @ (design * (weights**2 * variance)) @ design.T @ inverse  # true also where the weights are bounded
+    spread = (
+        inverse @ (design * (weights**2 * variance)) @ design.T @ inverse
+    )  # true also where the weights are bounded
     covariance = spread[: len(scale), : len(scale)] * np.outer(scale, scale)
     return Fit(at * scale, covariance, float(electrons), best, float(min(explained, 1.0)), used)
 

@@ -32,6 +32,7 @@ def connect(
     contamination: bool = True,
     counts_per_electron: float = 1.0,
     read_noise_counts: float = 0.5,
+    sorter: bool = False,
 ) -> SimulatedMicroscope:
     """Switch a simulated microscope on.
 
@@ -57,6 +58,8 @@ def connect(
         Whether carbon grows where the beam stands.
     counts_per_electron, read_noise_counts : float
         Gain and read-out noise of the spectrometer.
+    sorter : bool
+        Whether an orbital-angular-momentum sorter stands in the column, misaligned: a camera ``"sorter"`` and five controls.
 
     Raises
     ------
@@ -82,5 +85,6 @@ def connect(
             contamination=contamination,
             counts_per_electron=counts_per_electron,
             read_noise_counts=read_noise_counts,
+            sorter=sorter,
         )
     )

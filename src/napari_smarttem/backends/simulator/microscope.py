@@ -15,6 +15,7 @@ from .clock import Clock
 from .column import Column
 from .controls import SimulatedBlanker, SimulatedOptics, SimulatedStage
 from .scanner import FLYBACK_S, SETTLE_S, SIGNALS, SimulatedScanner
+from .sorter import SorterCamera, SorterControls, SorterPart
 from .specimens import GroundTruth, build
 from .spectrometer import READOUT_S, SimulatedSpectrometer
 
@@ -51,6 +52,7 @@ class Settings:
     contamination: bool
     counts_per_electron: float
     read_noise_counts: float
+    sorter: bool = False
 
     @classmethod
     def checked(cls, **values: Any) -> Settings:
@@ -65,6 +67,8 @@ class Settings:
         values["seed"] = int(seed)
         if not isinstance(values["contamination"], bool):
             raise BadInput(f"the simulator's contamination must be true or false, got {values['contamination']!r}.")
+        if not isinstance(values.get("sorter", False), bool):
+            raise BadInput(f"the simulator's sorter must be true or false, got {values['sorter']!r}.")
         drift = values["drift_nm_per_s"]
         if not isinstance(drift, (list, tuple)) or len(drift) != 2 or not all(_is_finite(v) for v in drift):
             raise BadInput(f"the simulator's drift_nm_per_s must be two finite numbers (y, x), got {drift!r}.")
@@ -124,6 +128,10 @@ class SimulatedMicroscope:
         self.stage = SimulatedStage(self.column)
         self.blanker = SimulatedBlanker(self.column)
         self.camera = None
+        self.sorter = SorterPart(clock, settings.seed) if settings.sorter else None
+        if self.sorter is not None:
+            self.camera = SorterCamera(self.sorter, self.column, self.camera, settings.high_tension_v)
+            self.optics = SorterControls(self.sorter, self.optics)
         self._closed = False
         connect_with: dict[str, JsonValue] = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()

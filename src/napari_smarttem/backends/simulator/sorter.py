@@ -1,0 +1,237 @@
+"""An orbital-angular-momentum sorter in the simulated column: its camera, and controls that nobody has calibrated.
+
+What the five controls do is drawn at random from the seed and known to nobody outside: every control moves mostly one misalignment,
+by an unknown amount and in an unknown sense, and the others a little; it leaves a small part of every step undone; and the
+whole drifts. The pictures are made on a finer camera and with a slightly other source, needle and background than the model
+knows that reads them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...physics.oam import PARAMETERS, Sorter, SorterOptics
+from ...physics.oam_range import HALF_RANGES
+from ...physics.oam_states import InputState
+from ...schema import (
+    Axis,
+    BadInput,
+    Cancelled,
+    ControlInfo,
+    Frame,
+    InstrumentFault,
+    LimitExceeded,
+    electron_wavelength_nm,
+)
+from ..base import Camera, CancelToken, Optics
+from .clock import Clock
+from .column import Column
+
+CAMERA = "sorter"
+CONTROLS = {
+    name: ControlInfo(name=name, units="raw", minimum=-1000.0, maximum=1000.0, largest_step=600.0)
+    for name in ("sorter focus", "sorter size", "sorter shift x", "sorter shift y", "sorter rotation")
+}
+SETTLE_S = 0.05
+READOUT_S = 0.01
+EXPOSURE_RANGE_S = (1e-4, 60.0)
+ELECTRONS_PER_S = 1e5
+"""A coherent beam through two phase plates is a thin one; 0.1 s is 10 000 electrons."""
+
+BACKGROUND = 0.01
+SCALE_NM = 1.0e4
+"""`a` of the phase elements: one hbar is lambda / (2 pi a) at the camera."""
+
+OPTICS = SorterOptics(pixels=128, pixel_hbar=0.25, step=0.045, source_hbar=0.12, needle_width=0.035, tip_radius=0.033)
+_SORTERS: dict[str, Sorter] = {}
+_SORTERS_LOCK = threading.Lock()
+
+
+def shared_sorter(state: InputState | None = None) -> Sorter:
+    """The simulator's own model of the sorter; made once, since its table takes a second."""
+    key = "plane wave" if state is None else state.name
+    with _SORTERS_LOCK:
+        if key not in _SORTERS:
+            _SORTERS[key] = Sorter(OPTICS, state)
+        return _SORTERS[key]
+
+
+class SorterPart:
+    """The sorter's hidden state: what the controls do, where it drifts to.
+
+    Parameters
+    ----------
+    clock : Clock
+    seed : int
+    start : ndarray, shape (5,), optional
+        Misalignments at the beginning, in the order of `PARAMETERS`; drawn from within the ranges otherwise.
+    drift_per_s, walk : float
+        Steady drift in half-ranges per second (its direction is drawn), and a random walk in half-ranges per root second.
+    remanence : float
+        Part of every step of a control that is not made.
+    electrons_per_s : float
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        seed: int,
+        *,
+        start: np.ndarray | None = None,
+        drift_per_s: float = 2e-4,
+        walk: float = 1e-3,
+        remanence: float = 0.01,
+        electrons_per_s: float = ELECTRONS_PER_S,
+    ) -> None:
+        rng = np.random.default_rng([seed, 13])
+        n = len(PARAMETERS)
+        # one half-range is 150 to 350 raw units, of either sign; the others are moved by a tenth of that
+        size = rng.uniform(1 / 350, 1 / 150, n) * rng.choice((-1.0, 1.0), n)
+        mixing = np.eye(n) + rng.normal(0.0, 0.1, (n, n)) * (1 - np.eye(n))
+        self.response = HALF_RANGES[:, None] * mixing * size
+        """Change of the misalignments per raw unit of each control, shape (5, 5); the truth, for benches and tests."""
+        self.clock = clock
+        self.electrons_per_s = electrons_per_s
+        self.remanence = remanence
+        self._start = HALF_RANGES * rng.uniform(-1, 1, n) if start is None else np.asarray(start, dtype=float)
+        direction = rng.normal(size=n)
+        self._velocity = HALF_RANGES * direction / np.linalg.norm(direction) * drift_per_s
+        self._walk = walk
+        self._rng = np.random.default_rng([seed, 17])
+        self._noise = np.random.default_rng([seed, 19])
+        self._knots = np.zeros((1, n))
+        self._set = np.zeros(n)
+        self._reached = np.zeros(n)
+        self.lock = threading.RLock()
+
+    def misalignment(self, time_s: float | None = None) -> np.ndarray:
+        """The five true misalignments now, or at a time, shape (5,)."""
+        time = self.clock.now_s() if time_s is None else time_s
+        with self.lock:
+            while time >= len(self._knots) - 1:
+                steps = self._rng.normal(0.0, self._walk, (256, len(PARAMETERS))) * HALF_RANGES
+                self._knots = np.concatenate((self._knots, self._knots[-1] + np.cumsum(steps, axis=0)))
+            low = int(time)
+            wandered = self._knots[low] + (time - low) * (self._knots[low + 1] - self._knots[low])
+            return np.asarray(self._start + self._velocity * time + wandered + self.response @ self._reached)
+
+    def control_values(self) -> dict[str, float]:
+        """What the controls were set to."""
+        return dict(zip(CONTROLS, self._set.tolist(), strict=True))
+
+    def set_controls(self, values: Mapping[str, float]) -> None:
+        """Set some of them; a small part of every step is not made."""
+        with self.lock:
+            new = np.array([values.get(name, now) for name, now in self.control_values().items()])
+            moved = new != self._set
+            self._reached = np.where(moved, new - self.remanence * (new - self._reached), self._reached)
+            self._set = new
+
+    def picture(self, exposure_s: float, started_s: float) -> np.ndarray:
+        """Counts of one exposure, shape (128, 128); `InstrumentFault` where the beam misses the camera's model altogether."""
+        at = self.misalignment(started_s + 0.5 * exposure_s)
+        sorter = shared_sorter()
+        at[0] = np.clip(at[0], -sorter.optics.largest_df, sorter.optics.largest_df)
+        mean = sorter.images(at)[0].astype(float)
+        mean += BACKGROUND / mean.size
+        with self.lock:
+            return self._noise.poisson(mean * self.electrons_per_s * exposure_s).astype(np.float32)
+
+
+class SorterCamera:
+    """The camera behind the sorter, beside those the column already has."""
+
+    def __init__(self, part: SorterPart, column: Column | None, others: Camera | None, high_tension_v: float) -> None:
+        self._part = part
+        self._column = column
+        self._others = others
+        self._mrad_per_hbar = electron_wavelength_nm(high_tension_v) / (2 * np.pi * SCALE_NM) * 1e3
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras, the default one first."""
+        return (*(self._others.cameras if self._others is not None else ()), CAMERA)
+
+    def acquire_image(self, exposure_s: float, cancel: CancelToken, camera: str | None = None) -> Frame:
+        """Expose and read once; orbital angular momentum along theta_x, ``mrad_per_hbar`` in the metadata."""
+        if camera is None:
+            camera = self.cameras[0]
+        if camera != CAMERA:
+            if self._others is None:
+                raise BadInput(f"There is no camera {camera!r}; there is {', '.join(self.cameras)}.")
+            return self._others.acquire_image(exposure_s, cancel, camera)
+        low, high = EXPOSURE_RANGE_S
+        if not low <= exposure_s <= high:
+            raise LimitExceeded(
+                f"an exposure of {exposure_s:g} s is outside {low:g} to {high:g} s; nothing was recorded, ask for one inside."
+            )
+        clock = self._part.clock
+        started = clock.now_s()
+        if not clock.wait_until(started + exposure_s, cancel):
+            raise Cancelled("the exposure of the sorter's camera was cancelled; nothing was recorded.")
+        blanked = self._column is not None and self._column.blanked
+        counts = self._part.picture(exposure_s, started)
+        if blanked:
+            counts = np.zeros_like(counts)
+        if not np.isfinite(counts).all():
+            raise InstrumentFault("the sorter's camera gave numbers that are not finite; expose again.", transient=True)
+        finished = clock.now_s()
+        clock.sleep(READOUT_S)
+        pixel = OPTICS.pixel_hbar * self._mrad_per_hbar
+        offset = -0.5 * (OPTICS.pixels - 1) * pixel
+        axes = tuple(Axis(name=name, units="mrad", scale=pixel, offset=offset) for name in ("theta_y", "theta_x"))
+        return Frame(
+            data=counts,
+            axes=axes,
+            signal="OAM sorter",
+            metadata={
+                "camera": CAMERA,
+                "exposure_s": exposure_s,
+                "exposure_started_s": started,
+                "exposure_finished_s": finished,
+                "mrad_per_hbar": self._mrad_per_hbar,
+                "electrons": self._part.electrons_per_s * exposure_s,
+                "optics": dict(self._part.control_values()),
+                "simulated": True,
+            },
+        )
+
+
+class SorterControls:
+    """The sorter's five controls, beside those the column already has."""
+
+    def __init__(self, part: SorterPart, others: Optics | None) -> None:
+        self._part = part
+        self._others = others
+
+    @property
+    def controls(self) -> Mapping[str, ControlInfo]:
+        """Every control by name."""
+        return {**(self._others.controls if self._others is not None else {}), **CONTROLS}
+
+    def get(self) -> dict[str, float]:
+        """Present values."""
+        return {**(self._others.get() if self._others is not None else {}), **self._part.control_values()}
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """Set some controls; all or, where one is unknown or outside its limits, none."""
+        controls = self.controls
+        for name, value in values.items():
+            if name not in controls:
+                raise BadInput(f"the simulated column has no {name!r}; it has {', '.join(controls)}.")
+            info = controls[name]
+            if not info.minimum <= value <= info.maximum:
+                raise LimitExceeded(
+                    f"{name} = {value:g} {info.units} is outside {info.minimum:g} to {info.maximum:g} {info.units}; "
+                    "nothing was moved, ask for a value inside."
+                )
+        others = {name: value for name, value in values.items() if name not in CONTROLS}
+        if others and self._others is not None:
+            self._others.set(others)
+        ours = {name: float(value) for name, value in values.items() if name in CONTROLS}
+        if ours:
+            self._part.set_controls(ours)
+            self._part.clock.sleep(SETTLE_S)
