@@ -205,7 +205,7 @@ def test_interrupted_run_ends_cleanly_and_goes_on(tmp_path, number):
         [sys.executable, "-m", "napari_smarttem", "acquire", *slow, "--seed", "1", "--out", "slow"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A shell's background job has SIGINT ignored and hands that on; the program under test must not inherit it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs here
     )  # fmt: skip
     lines = tmp_path / "slow.smarttem" / "run.jsonl"
     deadline = time.monotonic() + 60
