@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .kernels import face_distances, face_step, mixture_weights
+from .kernels import place_face
 
 LOW, HIGH, STEP = -8.0, 8.0, 0.1
 BINS = round((HIGH - LOW) / STEP)
@@ -93,7 +93,9 @@ def fit(
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     normals *= np.sign(np.einsum("ij,ij->i", normals, corners))[:, None]
     mean = points.mean(axis=0)
-    flat = mean / (mean @ mean)  # flat . t is about one for every pixel: the identity as a linear function of t
+    if noise is None:  # mean . t / mean^2 is about one for every pixel: the identity as a linear function of t
+        noise = np.eye(k)[:, :, None] * (mean / (mean @ mean))
+    noise = np.ascontiguousarray(noise)
     on, evidence = np.zeros(k), np.zeros(k)
     covariances = np.zeros((k, k, k))
     for c in range(k):
@@ -102,66 +104,26 @@ def fit(
         for blur in schedule:
             if blur > 1.0 and 6.0 * blur > reach:
                 continue  # wider than the cloud: nothing to be learnt at this blur
-            normal, on[c], evidence[c], covariances[c] = _face(
-                points, normal, noise, flat, blur, turns if blur > 1 else 4 * turns
+            normal, on[c], evidence[c], covariances[c] = place(
+                points, normal, noise, blur, turns if blur > 1 else 4 * turns
             )
         normals[c] = normal
     corners = np.ascontiguousarray(np.linalg.inv(normals).T)
     return Facets(normals, corners, on, evidence, covariances)
 
 
-def _variance(normal: np.ndarray, noise: np.ndarray | None, flat: np.ndarray, blur: float) -> np.ndarray:
-    """Vector u with ``u . t`` the squared width of the noise across the face, over `blur` squared: see `face_distances`."""
-    if noise is None:
-        return flat
-    return np.asarray(np.einsum("a,abq,b->q", normal, noise, normal))
-
-
-def _face(
-    points: np.ndarray, normal: np.ndarray, noise: np.ndarray | None, flat: np.ndarray, blur: float, turns: int
+def place(
+    points: np.ndarray, normal: np.ndarray, noise: np.ndarray, blur: float, turns: int
 ) -> tuple[np.ndarray, float, float, np.ndarray]:
-    """Place one face at one blur.
+    """Place one face at one blur: normal, pixels on it, evidence, covariance of the normal.
 
     Only pixels near the face say where it is; beyond them the cloud counts as evenly filled. Its pixels push the face
     outwards as it would leave them more room: the mean of that force is taken off again.
     """
-    table = _densities()
     shrunk = points / blur if blur != 1.0 else points
-    identity = np.eye(len(normal))
-    weights = np.full(len(table), 1.0 / len(table))
-    information = identity
-    gained, near = 0.0, 0.0
-    for _ in range(turns):
-        variance = _variance(normal, noise, flat, blur) * blur
-        distance, histogram = face_distances(shrunk, normal, variance, LOW, STEP, BINS)
-        histogram[-1] = 0.0  # gathers what lies beyond
-        inside = float(histogram.sum())
-        if inside < 4 * len(normal):
-            break
-        weights = mixture_weights(table, histogram, np.maximum(weights, 1e-6), 12)
-        density = weights @ table + 1e-9
-        score = np.gradient(np.log(density), STEP)
-        score[-2:] = 0.0
-        gradient, information = face_step(shrunk, distance, normal, variance, score, LOW, STEP)
-        on_face = distance < 2.0
-        near = float(np.count_nonzero(on_face))
-        mean = shrunk[on_face].mean(axis=0) if near else np.zeros(len(normal))
-        gradient -= inside * weights[-1] / HIGH * mean
-        tangent = identity - np.outer(normal, normal)
-        step = np.linalg.pinv(tangent @ information @ tangent, rcond=1e-9, hermitian=True) @ (tangent @ gradient)
-        shift = float(np.sqrt(np.mean((shrunk[on_face] @ step) ** 2))) if near else 1.0
-        if shift > 1.0:
-            step /= shift
-        even = float(histogram @ np.log(table[-1] + 1e-9))
-        gained = float(histogram @ np.log(density)) - even
-        normal = _moved(normal, step)
-        if shift < 1e-3:
-            break
-    tangent = identity - np.outer(normal, normal)
+    normal, near, gained, information = place_face(
+        shrunk, normal, noise * blur, _densities(), LOW, STEP, HIGH, 2.0, turns
+    )
+    tangent = np.eye(len(normal)) - np.outer(normal, normal)
     covariance = np.linalg.pinv(tangent @ information @ tangent, rcond=1e-9, hermitian=True)
-    return normal, near, gained, covariance
-
-
-def _moved(normal: np.ndarray, step: np.ndarray) -> np.ndarray:
-    moved = normal + step
-    return np.asarray(moved / np.linalg.norm(moved))
+    return normal, float(near), float(gained), covariance

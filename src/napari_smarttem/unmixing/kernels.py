@@ -22,53 +22,6 @@ def block_sums(block, weight):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def face_distances(points, normal, variance, low, step, bins):  # type: ignore[no-untyped-def]
-    """Signed distance of every point from a face in noise widths, and their histogram (ends gather what is outside)."""
-    count, k = points.shape
-    distance = np.empty(count)
-    histogram = np.zeros(bins)
-    for i in range(count):
-        d = 0.0
-        v = 0.0
-        for a in range(k):
-            d += points[i, a] * normal[a]
-            v += points[i, a] * variance[a]
-        d /= math.sqrt(min(max(v, 0.2), 5.0))
-        distance[i] = d
-        at = int((d - low) / step)
-        histogram[min(max(at, 0), bins - 1)] += 1.0
-    return distance, histogram
-
-
-@njit(cache=True, nogil=True)
-def face_step(points, distance, normal, variance, score, low, step):  # type: ignore[no-untyped-def]
-    """Gradient of the log-likelihood with respect to the normal, and its Fisher information (outer products)."""
-    count, k = points.shape
-    bins = len(score)
-    gradient = np.zeros(k)
-    information = np.zeros((k, k))
-    for i in range(count):
-        at = int((distance[i] - low) / step)
-        if at >= bins - 1:
-            continue
-        slope = score[max(at, 0)]
-        if slope == 0.0:
-            continue
-        v = 0.0
-        for a in range(k):
-            v += points[i, a] * variance[a]
-        slope /= math.sqrt(min(max(v, 0.2), 5.0))
-        for a in range(k):
-            gradient[a] += slope * points[i, a]
-            for b in range(a + 1):
-                information[a, b] += slope * slope * points[i, a] * points[i, b]
-    for a in range(k):
-        for b in range(a):
-            information[b, a] = information[a, b]
-    return gradient, information
-
-
-@njit(cache=True, nogil=True)
 def mixture_weights(densities, histogram, weights, turns):  # type: ignore[no-untyped-def]
     """Expectation-maximisation of the weights of fixed densities ``(parts, bins)`` on a histogram."""
     parts, bins = densities.shape
@@ -88,6 +41,132 @@ def mixture_weights(densities, histogram, weights, turns):  # type: ignore[no-un
         for p in range(parts):
             out[p] = new[p] / total
     return out
+
+
+@njit(cache=True, nogil=True)
+def place_face(points, normal, noise, table, low, step, even_range, near, turns):  # type: ignore[no-untyped-def]
+    """Fisher scoring of one face: see `facets.place`.
+
+    Parameters are the points ``(n, k)``, the unit normal to start from, the noise ``(k, k, k)`` with ``noise[a, b] . t`` the
+    covariance of a point t, the densities ``(parts, bins)`` on a grid that begins at `low`, the width of the even part,
+    how near a point is on the face, and the number of turns.
+    """
+    count, k = points.shape
+    parts, bins = table.shape
+    normal = normal.copy()
+    weights = np.full(parts, 1.0 / parts)
+    distance = np.empty(count)
+    spread = np.empty(count)
+    information = np.eye(k)
+    score = np.zeros(bins)
+    density = np.zeros(bins)
+    on_face = 0.0
+    gained = 0.0
+    for _ in range(turns):
+        variance = np.zeros(k)
+        for a in range(k):
+            for b in range(k):
+                for q in range(k):
+                    variance[q] += normal[a] * normal[b] * noise[a, b, q]
+        histogram = np.zeros(bins)
+        inside = 0.0
+        for i in range(count):
+            d = 0.0
+            for a in range(k):
+                d += points[i, a] * normal[a]
+            distance[i] = 1e30
+            if d > 40.0 * even_range:  # far inside whatever its noise
+                continue
+            v = 0.0
+            for a in range(k):
+                v += points[i, a] * variance[a]
+            width = math.sqrt(min(max(v, 0.04), 25.0))
+            d /= width
+            at = int((d - low) / step)
+            if at >= bins - 1:
+                continue
+            distance[i] = d
+            spread[i] = width
+            histogram[max(at, 0)] += 1.0
+            inside += 1.0
+        if inside < 4.0 * k:
+            break
+        for p in range(parts):
+            weights[p] = max(weights[p], 1e-6)
+        weights = mixture_weights(table, histogram, weights, 12)
+        gained = 0.0
+        for b in range(bins):
+            mix = 1e-9
+            for p in range(parts):
+                mix += weights[p] * table[p, b]
+            density[b] = math.log(mix)
+            gained += histogram[b] * (density[b] - math.log(table[parts - 1, b] + 1e-9))
+        for b in range(1, bins - 2):
+            score[b] = (density[b + 1] - density[b - 1]) / (2.0 * step)
+        score[0] = score[1]
+        gradient = np.zeros(k)
+        information = np.zeros((k, k))
+        scatter = np.zeros((k, k))
+        mean = np.zeros(k)
+        on_face = 0.0
+        for i in range(count):
+            d = distance[i]
+            if d > 1e29:
+                continue
+            slope = score[max(int((d - low) / step), 0)] / spread[i]
+            close = d < near
+            if close:
+                on_face += 1.0
+            for a in range(k):
+                gradient[a] += slope * points[i, a]
+                if close:
+                    mean[a] += points[i, a] / spread[i]
+                for b in range(a + 1):
+                    product = points[i, a] * points[i, b]
+                    information[a, b] += slope * slope * product
+                    if close:
+                        scatter[a, b] += product
+        for a in range(k):
+            for b in range(a):
+                information[b, a] = information[a, b]
+                scatter[b, a] = scatter[a, b]
+        if on_face > 0:
+            for a in range(k):
+                gradient[a] -= inside * weights[parts - 1] / even_range * mean[a] / on_face
+        # the step lies in the tangent plane: the normal keeps its length
+        tangent = np.eye(k)
+        for a in range(k):
+            for b in range(k):
+                tangent[a, b] -= normal[a] * normal[b]
+        projected = tangent @ information @ tangent
+        trace = np.trace(projected)
+        if trace <= 0:
+            break
+        for a in range(k):
+            for b in range(k):
+                projected[a, b] += trace * normal[a] * normal[b]
+            projected[a, a] += 1e-10 * trace
+        move = np.linalg.solve(projected, tangent @ gradient)
+        shift = 1.0
+        if on_face > 0:
+            square = 0.0
+            for a in range(k):
+                for b in range(k):
+                    square += move[a] * scatter[a, b] * move[b]
+            shift = math.sqrt(max(square, 0.0) / on_face)
+        if shift > 1.0:
+            for a in range(k):
+                move[a] /= shift
+        length = 0.0
+        for a in range(k):
+            normal[a] += move[a]
+            length += normal[a] * normal[a]
+        length = math.sqrt(length)
+        for a in range(k):
+            normal[a] /= length
+        if shift < 3e-3:
+            break
+    return normal, on_face, gained, information
 
 
 @njit(cache=True, nogil=True)

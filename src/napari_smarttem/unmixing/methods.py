@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import facets, lines, vertices, volume
+from . import classify, facets, factorize, lines, vertices, volume
 from .auto import find_auto, linear_noise
 from .methods_base import Found, Method
 
@@ -64,6 +64,12 @@ METHODS: dict[str, Method] = {
         Method("vca", "VCA", "Corners of the cloud along random directions; needs pure pixels.", find_vca),
         Method("spa", "SPA", "Corners by successive projections; needs pure pixels.", find_spa),
         Method("n-findr", "N-FINDR", "The largest simplex with corners in the data; needs pure pixels.", find_n_findr),
+        Method("svd", "SVD / PCA", "Orthogonal directions of most variance; to look, not to believe.", factorize.find_svd),
+        Method("nmf", "NMF", "Non-negative maps and spectra; not unique.", factorize.find_nmf),
+        Method("ica", "ICA", "Independent changes along energy, as blind source separation.", factorize.find_ica),
+        Method("clusters", "Clusters", "A Gaussian mixture (or k-means) of the scores.", classify.find_clusters),
+        Method("labels", "Few labels", "Every pixel to one of the kinds painted.", classify.find_labelled),
+        Method("reference", "Reference fit", "Amounts of known spectra.", factorize.find_reference),
     )
 }
 """Every method by name, in the order of a menu."""

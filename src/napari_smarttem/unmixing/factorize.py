@@ -1,0 +1,98 @@
+"""The familiar factorizations in the same interface: SVD, NMF inside the subspace, ICA, and fitting known spectra."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..schema import BadInput
+from . import vertices
+from .abundances import nonnegative
+from .methods_base import Found
+
+if TYPE_CHECKING:
+    from .engine import Problem
+
+
+def find_svd(problem: Problem) -> Found:
+    """Principal components of the noise-scaled data: orthogonal, signed, for counting and denoising."""
+    k = problem.k
+    return Found(
+        np.eye(k),
+        "None: these are orthogonal directions of most variance, not spectra of anything.",
+        amounts=problem.subspace.scores[:, :k].astype(np.float64),
+        sort=False,
+    )
+
+
+def find_nmf(problem: Problem) -> Found:
+    """Non-negative maps and spectra, alternately, on the noise-free subspace; ``turns`` (200), ``tolerance`` (1e-5).
+
+    Least squares in the scaled space is weighted least squares by the Poisson noise: near the Kullback-Leibler fit at more
+    than a few counts. Spectra are projected to be non-negative channel by channel and back into the subspace.
+    """
+    subspace, k = problem.subspace, problem.k
+    scores = subspace.scores[:, :k].astype(np.float64)
+    vectors = subspace.vectors[:, :k]
+    corners = vertices.successive_projections(scores, k)
+    before = np.inf
+    turns, tolerance = int(problem.options.get("turns", 200)), float(problem.options.get("tolerance", 1e-5))
+    for turn in range(turns):
+        amounts = nonnegative(scores, corners)
+        corners = np.linalg.lstsq(amounts.T @ amounts, amounts.T @ scores, rcond=None)[0]
+        spectra = np.maximum(corners @ vectors.T, 0.0)
+        corners = spectra @ np.linalg.pinv(vectors).T
+        left = float(((scores - amounts @ corners) ** 2).mean())
+        if abs(before - left) < tolerance * left:
+            break
+        before = left
+        if turn % 10 == 0:
+            problem.report(0.65 + 0.2 * turn / turns, "alternating")
+    return Found(
+        corners,
+        "Maps and spectra are not negative. That alone leaves them undetermined: other pairs explain the data as well.",
+        ("Non-negative factorization has no unique answer; compare with the automatic choice.",),
+    )
+
+
+def find_ica(problem: Problem) -> Found:
+    """FastICA of the first differences of the vectors (as HyperSpy's blind source separation), signs by positivity."""
+    from sklearn.decomposition import FastICA
+
+    subspace, k = problem.subspace, problem.k
+    vectors = subspace.vectors[:, :k] * subspace.channel_scale[:, None]
+    seed = int(problem.rng.integers(2**31 - 1))
+    model = FastICA(k, random_state=seed, whiten="unit-variance", max_iter=500)
+    model.fit(np.diff(vectors, axis=0))
+    corners = np.asarray(model.components_)
+    totals = (corners @ vectors.T).sum(axis=1)
+    corners = corners * np.where(totals < 0, -1.0, 1.0)[:, None]
+    return Found(corners, "The changes of the spectra from channel to channel are statistically independent.")
+
+
+def find_reference(problem: Problem) -> Found:
+    """Amounts of known spectra; needs ``library`` ``(k, channels)`` on the same energies, ``names`` optional."""
+    library = problem.options.get("library")
+    if library is None:
+        raise BadInput("Fitting needs a library of known spectra, one a row, on the same energy axis.")
+    library = np.atleast_2d(np.asarray(library, dtype=np.float64))
+    if library.shape[1] != problem.image.channels:
+        raise BadInput(
+            f"The library has {library.shape[1]} channels and the data {problem.image.channels};"
+            " bring it to the same energy axis first."
+        )
+    subspace = problem.subspace
+    r = min(len(subspace.values), max(len(library), problem.k))
+    h = subspace.channel_scale
+    scaled = library / np.where(h > 0, h, np.inf)
+    vectors = subspace.vectors[:, :r]
+    corners = scaled @ np.linalg.pinv(vectors).T
+    lost = np.linalg.norm(scaled - corners @ vectors.T, axis=1) / np.maximum(np.linalg.norm(scaled, axis=1), 1e-30)
+    strange = [str(c + 1) for c in range(len(library)) if lost[c] > 0.3]
+    warnings = (
+        (f"Library spectra {', '.join(strange)} are hardly contained in the data: absent, or calibrated otherwise.",)
+        if strange
+        else ()
+    )
+    return Found(corners, "The pixels are mixtures of the library's spectra and of nothing else.", warnings, sort=False)
