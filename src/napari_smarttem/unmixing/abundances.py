@@ -67,4 +67,6 @@ def errors(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.n
 
 def gain(subspace: Subspace) -> float:
     """Noise variance over that of counting; electrons per count, or a coefficient left by earlier processing."""
-    return subspace.noise if subspace.poisson else 1.0
+    if not subspace.poisson:
+        return 1.0
+    return max(1.0, subspace.noise) if subspace.counts else subspace.noise

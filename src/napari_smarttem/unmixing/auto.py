@@ -51,6 +51,9 @@ def find_auto(problem: Problem) -> Found:
     noise = linear_noise(subspace, start)
     problem.report(0.68, "faces of the cloud")
     geometric = _judged(subspace, scores, facets.fit(scores, start, noise))
+    corner = Candidate(start, *_against(subspace, scores, start), geometric.faces)
+    if geometric.negative > max(1.0, 2.0 * corner.negative):  # spectra far below zero: these are no faces
+        geometric = corner
     if geometric.outside > 1.0:  # the first guess was too far inside to see the faces
         wider = volume.minimum_volume(scores, start, problem.rng)
         geometric = min(geometric, _judged(subspace, scores, facets.fit(scores, wider, noise)), key=_badness)

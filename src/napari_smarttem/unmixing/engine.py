@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -132,6 +132,7 @@ def unmix(
         report(0.65, "endmembers")
         found = METHODS[method].find(problem)
         report(0.9, "maps")
+        found = replace(found, warnings=(*found.warnings, *rank.warnings(image, subspace)))
         result = _assemble(problem, scree, found, method)
     provenance = {
         "software": f"napari-smarttem {__version__}",
@@ -146,8 +147,6 @@ def unmix(
         "seconds": round(time.perf_counter() - began, 4),
         "source": image.metadata,
     }
-    from dataclasses import replace
-
     result = replace(result, provenance=provenance)
     if elements:
         from .elements import name_components
@@ -231,7 +230,8 @@ def _expected(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> n
     h, root_g = subspace.channel_scale, subspace.pixel_scale
     inverse = np.where(h > 0, 1.0 / np.where(h > 0, h, 1.0), 0.0)
     per_unit = (corners @ subspace.vectors[:, : corners.shape[1]].T) @ inverse
-    return np.asarray(np.maximum(amounts @ per_unit, 0.0) / np.where(root_g > 0, root_g, np.inf))
+    mean = np.maximum(amounts @ per_unit, 0.0) / np.where(root_g > 0, root_g, np.inf)
+    return np.asarray(mean * abundances.gain(subspace))
 
 
 def _spectra_errors(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ from .kernels import place_face
 LOW, HIGH, STEP = -8.0, 8.0, 0.1
 BINS = round((HIGH - LOW) / STEP)
 SCALES = (0.5, 1.0, 2.0)
+FEWEST = 20
+"""A face that fewer pixels lie on stays where the first guess put it."""
 SCHEDULE = (8.0, 4.0, 2.0, 1.0)
 
 
@@ -92,6 +94,7 @@ def fit(
     normals = np.linalg.inv(corners).T
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     normals *= np.sign(np.einsum("ij,ij->i", normals, corners))[:, None]
+    first = normals.copy()
     mean = points.mean(axis=0)
     if noise is None:  # mean . t / mean^2 is about one for every pixel: the identity as a linear function of t
         noise = np.eye(k)[:, :, None] * (mean / (mean @ mean))
@@ -107,7 +110,10 @@ def fit(
             normal, on[c], evidence[c], covariances[c] = place(
                 points, normal, noise, blur, turns if blur > 1 else 4 * turns
             )
-        normals[c] = normal
+        if on[c] >= FEWEST and np.isfinite(normal).all():
+            normals[c] = normal
+    if abs(np.linalg.det(normals)) < 1e-3 * abs(np.linalg.det(first)):
+        normals = first  # two faces fell onto each other: the guess is better than that
     corners = np.ascontiguousarray(np.linalg.inv(normals).T)
     return Facets(normals, corners, on, evidence, covariances)
 

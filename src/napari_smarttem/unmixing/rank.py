@@ -1,35 +1,117 @@
-"""How many components there really are: singular values that noise alone would not give."""
+"""How many components there really are: singular values that noise alone would not give, checked on data held out."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .result import Scree
-from .spectra import SpectrumImage
-from .subspace import Subspace
+from .spectra import SpectrumImage, spectrum_image
+from .subspace import Subspace, decompose
 
 MARGIN = 1.02
 LARGEST = 12
+AMBIGUOUS = (0.94, 1.10)
+"""A singular value this near to the noise is checked by thinning."""
+SAMPLE = 1500
 
 
-def noise_edge(subspace: Subspace) -> float:
+def noise_edge(subspace: Subspace, correlation: float = 0.0) -> float:
     """Largest singular value of pure noise of this size (Marchenko and Pastur), in the scaled space.
 
-    Counting noise has variance one there; where the residual says it is more, as after a gain, that is taken.
+    Counts have variance one there (less in channels that hold next to nothing). Where the residual says it is more, as
+    after a gain, that is taken; noise that neighbouring channels share, with correlation rho, has a spectrum that is
+    ``(1 + rho) / (1 - rho)`` higher at its top.
     """
     n, m = subspace.size
-    return float(np.sqrt(subspace.noise) * (np.sqrt(n) + np.sqrt(m)))
+    variance = max(subspace.noise, 1.0) if subspace.counts else subspace.noise
+    top = (1.0 + correlation) / (1.0 - correlation)
+    return float(np.sqrt(variance) * (np.sqrt(n) + np.sqrt(m * top)) * (1.0 if correlation == 0 else np.sqrt(top) ** 0.5))
+
+
+def residual_correlation(image: SpectrumImage, subspace: Subspace) -> float:
+    """Correlation of the residuals of neighbouring channels, from a sample of pixels; zero for independent counts."""
+    pixels = np.flatnonzero(subspace.pixel_scale > 0)
+    pixels = pixels[:: max(1, len(pixels) // 64)][:64]
+    if not image.in_memory or len(pixels) < 4:
+        return 0.0
+    r = max(1, int(np.count_nonzero(subspace.values > MARGIN * noise_edge(subspace))))
+    held = subspace.channel_scale > 0
+    inverse = np.where(held, 1.0 / np.where(held, subspace.channel_scale, 1.0), 0.0)
+    scaled = image.rows(pixels) * inverse / subspace.pixel_scale[pixels, None]
+    left = scaled - subspace.scores[pixels, :r] @ subspace.vectors[:, :r].T
+    left = left[:, held]
+    power = float((left**2).sum())
+    return 0.0 if power == 0 else float(np.clip((left[:, 1:] * left[:, :-1]).sum() / power, -0.9, 0.9))
 
 
 def choose(
     image: SpectrumImage, subspace: Subspace, wanted: int | None = None, *, largest: int = LARGEST, seed: int = 0
 ) -> Scree:
     """Count the singular values above the noise, or take the `wanted` number and say how it compares."""
-    threshold = MARGIN * noise_edge(subspace)
+    correlation = residual_correlation(image, subspace)
+    shared = correlation if correlation > 0.1 else 0.0
+    threshold = MARGIN * noise_edge(subspace, shared)
     above = int(np.count_nonzero(subspace.values > threshold))
-    found = min(max(above, 1), largest, len(subspace.values))
-    if wanted is None:
-        reason = f"{found} singular values stand above {threshold:.4g}, the largest that noise alone would give."
-        return Scree(subspace.values, threshold, found, reason)
-    reason = f"{wanted} were asked for; {above} singular values stand above the noise ({threshold:.4g})."
-    return Scree(subspace.values, threshold, wanted, reason)
+    n, m = subspace.size
+    found = min(max(above, 1), largest, len(subspace.values), max(1, min(n, m) - 1))
+    why = f"stand above {threshold:.4g}, the largest that noise alone would give"
+    if shared:
+        why += f" (neighbouring channels share their noise, correlation {shared:.2f})"
+    if wanted is not None:
+        reason = f"{wanted} were asked for; {above} singular values {why}."
+        return Scree(subspace.values, threshold, wanted, reason)
+    reason = f"{found} singular values {why}."
+    ratio = subspace.values / threshold
+    close = (ratio > AMBIGUOUS[0]) & (ratio < AMBIGUOUS[1])
+    if close.any() and subspace.counts and image.in_memory and found < largest:
+        low = max(1, int(np.count_nonzero(ratio >= AMBIGUOUS[1])))
+        high = int(min(np.count_nonzero(ratio > AMBIGUOUS[0]), largest))
+        gains = held_out(image, high, seed=seed)
+        while low < high and gains[low] > 0:
+            low += 1
+        found = low
+        reason = f"{found} components explain counts that were held out; more do not ({above} singular values {why})."
+    return Scree(subspace.values, threshold, found, reason)
+
+
+def held_out(image: SpectrumImage, largest: int, *, seed: int = 0) -> np.ndarray:
+    """What component 1, 2 ... gains in log-likelihood on held-out counts, ``(largest,)``; at most zero for noise.
+
+    Every count goes to one of two halves by the toss of a coin: the halves of a Poisson count are independent Poisson
+    counts. One half is decomposed, the other judges.
+    """
+    rng = np.random.default_rng(seed)
+    flat = image.data.reshape(-1, image.channels)
+    if len(flat) > 4 * SAMPLE:
+        flat = flat[np.sort(rng.choice(len(flat), 4 * SAMPLE, replace=False))]
+    counts = np.rint(np.asarray(flat)).astype(np.int64)
+    train = rng.binomial(counts, 0.5).astype(np.float32)
+    test = counts - train
+    half = decompose(spectrum_image(train[None]), largest, seed=seed)
+    held = half.channel_scale > 0
+    inverse = np.where(held, 1.0 / np.where(held, half.channel_scale, 1.0), 0.0)
+    root_g = half.pixel_scale
+    scaled = (test * inverse) / np.where(root_g > 0, root_g, np.inf)[:, None]
+    products = np.einsum("ij,ir,jr->r", scaled, half.scores, half.vectors, optimize=True)
+    squares = (half.scores.astype(np.float64) ** 2).sum(axis=0) * (half.vectors**2).sum(axis=0)
+    # least squares in the scaled space is the likelihood of counts to second order
+    return np.asarray(products - 0.5 * squares)
+
+
+def warnings(image: SpectrumImage, subspace: Subspace) -> tuple[str, ...]:
+    """What is unusual about the noise, in sentences."""
+    found = []
+    correlation = residual_correlation(image, subspace)
+    if correlation > 0.1:
+        found.append(
+            f"Neighbouring channels share their noise (correlation {correlation:.2f}), as after a scintillator or"
+            " resampling: error bars are too small and chi² misleads."
+        )
+    if subspace.poisson and subspace.noise > 1.5:
+        found.append(
+            f"The noise is {np.sqrt(subspace.noise):.2g} times that of counting: the values are not counts (a gain, or"
+            " read-out noise); error bars were scaled accordingly."
+        )
+    if not subspace.poisson:
+        found.append("There are negative values, so these are not counts: the same noise was assumed everywhere.")
+    return tuple(found)

@@ -46,6 +46,10 @@ class Subspace:
         False where the data cannot be counts (negative values) and the noise was taken as the same everywhere.
     passes : int
         How often the data were read.
+    total : float
+        Sum of all counts.
+    counts : bool
+        True where the values looked at are whole numbers.
     """
 
     scores: np.ndarray
@@ -58,6 +62,7 @@ class Subspace:
     poisson: bool
     passes: int
     total: float
+    counts: bool = True
 
     @property
     def size(self) -> tuple[int, int]:
@@ -182,6 +187,7 @@ def decompose(
         poisson,
         total_passes,
         total,
+        poisson and (sample is None or bool((sample == np.rint(sample)).all())),
     )
 
 

@@ -32,10 +32,10 @@ class Truth:
     maps: np.ndarray
 
 
-def spectra(rng: np.random.Generator, k: int, channels: int, *, collinear: float = 0.0) -> np.ndarray:
+def spectra(rng: np.random.Generator, k: int, channels: int, *, collinear: float = 0.0, contrast: float = 1.0) -> np.ndarray:
     """`k` positive spectra with mean one; `collinear` (0..1) is the part of a further spectrum common to all of them.
 
-    A common part made of the endmembers themselves would be no other problem than "everything is mixed everywhere".
+    `contrast` multiplies the edges. A common part made of the endmembers themselves would be no other problem than "everything is mixed everywhere".
     """
     energy = np.linspace(200.0, 1000.0, channels)
     if collinear:
@@ -51,7 +51,7 @@ def spectra(rng: np.random.Generator, k: int, channels: int, *, collinear: float
         spectrum = background * rng.uniform(0.8, 1.2)
         for onset in own + shared:
             at = background[np.searchsorted(energy, onset)]
-            jump = at * rng.uniform(1.0, 4.0)
+            jump = contrast * at * rng.uniform(1.0, 4.0)
             width = rng.uniform(1.5, 4.0)
             step = 1.0 / (1.0 + np.exp(-(energy - onset) / width))
             decay = (np.maximum(energy, onset) / onset) ** -rng.uniform(2.0, 4.0)
@@ -91,9 +91,12 @@ def capped(rng: np.random.Generator, k: int, shape: tuple[int, int], purest: flo
 def easy(
     seed: int, shape: tuple[int, int] = (128, 128), channels: int = 1024, *, k: int = 4, counts: float = 30.0
 ) -> Truth:
-    """Pure pixels of everything, `counts` per channel on average."""
+    """Pure pixels of everything and strong edges, `counts` per channel on average.
+
+    At 30 counts non-negative least squares with the true spectra leaves an abundance RMSE of about 0.005.
+    """
     rng = np.random.default_rng(seed)
-    return _measured(rng, spectra(rng, k, channels), fields(rng, k, shape), counts)
+    return _measured(rng, spectra(rng, k, channels, contrast=4.0), fields(rng, k, shape), counts)
 
 
 def hard(name: str, seed: int, shape: tuple[int, int] = (128, 128), channels: int = 1024) -> Truth:

@@ -1,0 +1,94 @@
+"""Single measurements of the unmixing: rank, error bars, few labels, memory, data on disk."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+
+from ...unmixing import UnmixingResult, unmix
+from . import unmixing_sets as sets
+
+
+def coverage(truth: sets.Truth, result: UnmixingResult) -> tuple[float, float]:
+    """Part of true amounts within one error bar: of those above 2 %, and of all."""
+    from scipy.optimize import linear_sum_assignment
+
+    k = len(truth.maps)
+    if result.components != k:
+        return 0.0, 0.0
+    cross = np.corrcoef(result.maps.reshape(k, -1), truth.maps.reshape(k, -1))[:k, k:]
+    mine, theirs = linear_sum_assignment(-cross)
+    scale = np.linalg.norm(result.endmembers[mine], axis=1) / np.linalg.norm(truth.endmembers[theirs], axis=1)
+    off = (result.maps[mine] * scale[:, None, None] - truth.maps[theirs]) / (
+        result.map_errors[mine] * scale[:, None, None]
+    )
+    inside = np.abs(off) < 1
+    return float(inside[truth.maps[theirs] > 0.02].mean()), float(inside.mean())
+
+
+def rank_right(count: int, seed: int) -> float:
+    """Part of `count` random sets (2..6 components, 3..100 counts) whose number of components is found."""
+    right = 0
+    for turn in range(count):
+        rng = np.random.default_rng([seed, turn])
+        k, counts = int(rng.integers(2, 7)), float(np.exp(rng.uniform(np.log(3), np.log(100))))
+        truth = sets.easy(1000 * (seed + 1) + turn, (48, 48), 512, k=k, counts=counts)
+        right += unmix(truth.data).components == k
+    return right / count
+
+
+def few_label_accuracy(seed: int) -> float:
+    """Pixels of the right kind after painting 0.3 % of them, 128x128x1024, kinds from the largest true amount."""
+    rng = np.random.default_rng(seed)
+    truth = sets.easy(seed)
+    kinds = truth.maps.argmax(axis=0) + 1
+    clear = truth.maps.max(axis=0) > 0.6
+    labels = np.zeros(kinds.shape, dtype=int)
+    each = max(2, round(0.003 * kinds.size / len(truth.maps)))
+    for kind in range(1, len(truth.maps) + 1):
+        places = np.argwhere((kinds == kind) & clear)
+        chosen = places[rng.choice(len(places), min(each, len(places)), replace=False)]
+        labels[chosen[:, 0], chosen[:, 1]] = kind
+    result = unmix(truth.data, method="labels", labels=labels)
+    return float((result.extra["labels"] == kinds)[labels == 0].mean())
+
+
+def peak_extra_fraction(seed: int) -> float:
+    """Peak of what NumPy allocates during an unmixing over the size of the data, 128x128x2048."""
+    truth = sets.easy(seed, (128, 128), 2048)
+    unmix(truth.data)
+    tracemalloc.start()
+    try:
+        unmix(truth.data)
+        return tracemalloc.get_traced_memory()[1] / truth.data.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def out_of_core(seed: int, *, rows: int) -> tuple[float, float]:
+    """Time over that of reading the file once, and the largest difference of maps to the answer from memory."""
+    truth = sets.easy(seed, (rows, 256), 2048)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.npy"
+        np.save(path, truth.data)
+        inside = unmix(truth.data, seed=seed)
+        shape = truth.data.shape
+        del truth
+        ratios = []
+        for _ in range(3):
+            mapped = np.load(path, mmap_mode="r")
+            began = time.perf_counter()
+            for first in range(0, shape[0], 8):
+                np.asarray(mapped[first : first + 8]).sum()
+            reading = time.perf_counter() - began
+            began = time.perf_counter()
+            outside = unmix(mapped, seed=seed)
+            ratios.append((time.perf_counter() - began) / reading)
+        if outside.components != inside.components:
+            return float(np.median(ratios)), float("inf")
+        difference = float(np.abs(outside.maps - inside.maps).max() / np.abs(inside.maps).max())
+        return float(np.median(ratios)), difference
