@@ -96,7 +96,9 @@ def test_more_frames_than_the_first_arrays_hold(tmp_path):
     assert (report.ok, report.steps, report.frames) == (True, 150, 150)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(cut=st.floats(0.0, 1.0))
 def test_a_record_cut_anywhere_keeps_every_whole_line_and_can_be_continued(folder, tmp_path, cut):
     copy = tmp_path / "cut.smarttem"
@@ -121,7 +123,9 @@ def test_a_record_cut_anywhere_keeps_every_whole_line_and_can_be_continued(folde
     assert not report.torn_tail
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(where=st.floats(0.0, 0.999), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_found(folder, tmp_path, where, bit):
     copy = tmp_path / "flip.smarttem"

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_smarttem.engine.policy import parse_policy
@@ -141,7 +141,7 @@ def _do(review: Review, action) -> None:
         getattr(review, name)()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_ACTIONS)
 def test_the_record_alone_rebuilds_the_review(actions):
     record: list = []
@@ -158,7 +158,7 @@ def test_the_record_alone_rebuilds_the_review(actions):
     assert (again.can_undo, again.can_redo) == (review.can_undo, review.can_redo)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_ACTIONS)
 def test_undoing_everything_returns_to_the_proposals(actions):
     review = opened(3)

@@ -326,10 +326,11 @@ class Runner:
         """Everything that follows once a result is safe: progress, targets, listeners."""
         step = result.step
         if isinstance(step, Note) and step.estimate is not None:
-            self._estimate = (step.estimate, self._status.steps_done + 1, time.monotonic())
+            self._estimate = (step.estimate, self._status.steps_done, time.monotonic())
         target_id = getattr(step, "target_id", None)
         with self._lock:
-            done = self._status.steps_done + 1
+            # a note costs nothing and is in no estimate
+            done = self._status.steps_done + (not isinstance(step, Note))
             total = None if self._estimate is None else self._estimate[1] + self._estimate[0].steps
             dose = self._status.dose_e_per_a2 + (0.0 if result.replayed else result.dose_e_per_a2)
             self._status = replace(self._status, steps_done=done, steps_total=total, dose_e_per_a2=dose)

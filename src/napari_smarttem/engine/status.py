@@ -57,7 +57,7 @@ class RunStatus:
     step : Step or None
         What is being done.
     steps_done : int
-        Acknowledged steps, those of an earlier session included.
+        Acknowledged steps, notes apart, those of an earlier session included.
     steps_total : int or None
         Known once the plan has said what follows.
     elapsed_s, remaining_s : float
