@@ -190,6 +190,7 @@ def open_dock(viewer: Any, title: str) -> Any:
         "Acquisition": ("acquisition", "AcquisitionDock"),
         "Spectrum": ("spectrum", "SpectrumDock"),
         "Angle plane": ("angle_plane", "AnglePlaneDock"),
+        "Unmixing": ("unmixing", "UnmixingDock"),
     }
     if title not in classes:
         raise ValueError(f"there is no dock {title!r}; there are {', '.join(classes)}")

@@ -1,0 +1,510 @@
+"""The *Unmixing* dock: drop a spectrum image, press *Unmix*, see what it is made of, where, how sure, and on which assumption."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+)
+
+from ..schema import BadInput, Frame
+from .base import SessionWidget, remember, remembered
+from .instrument import scrolled
+from .layers import METADATA_KEY
+from .unmixing_bench import Bench, Unmixed, bench_for
+from .unmixing_compare import ComparePage
+from .unmixing_files import ResultFiles
+from .unmixing_input import Choice, Spectra, choices, load
+from .unmixing_labels import labels_for, labels_layers, new_labels_layer
+from .unmixing_live import LiveSpectra
+from .unmixing_pages import ComponentsPage, PixelPage, PreparePage, UnmixPage
+from .unmixing_prepare import PrepareActions
+from .unmixing_result_view import ResultView
+from .unmixing_sums import WindowSums
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+PAGES = ("Prepare", "Unmix", "Components", "Pixel", "Compare")
+PREPARE, UNMIX, COMPONENTS, PIXEL, COMPARE = range(5)
+PROGRESS_MS = 80
+FILTER = "Spectra (*.hspy *.zspy *.dm3 *.dm4 *.emd *.bcf *.rpl *.pts *.spd *.smarttem);;All files (*)"
+NOTHING = "Drop a spectrum image (EELS, EDS, cathodoluminescence) on the window, or open one."
+
+
+class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
+    """Input, preparation, method, result; nothing in it holds up the window.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        What lies on the bench belongs to this viewer; closing the dock loses nothing.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.bench: Bench = bench_for(self.viewer)
+        self.live = LiveSpectra()
+        self._choices: list[Choice] = []
+        self._chosen: Choice | None = None
+        self._job: Any = None
+        self._loading: Any = None
+        self._told = (0.0, "")
+        self._wants_run = False
+        self.setAcceptDrops(True)
+        self._build()
+        self._wire()
+        self._methods_known({})
+        self.in_background(_methods, self._methods_known)
+        self._list_choices()
+        self._show_input()
+        self._show_prepared()
+        self._show_result()
+
+    # ------------------------------------------------------------------------------------------------- for others
+
+    def offer(self, path: str | Path) -> None:
+        """Take a file as input unless something is being worked on already; it can be chosen in any case."""
+        path = Path(path)
+        if path not in self.bench.files:
+            self.bench.files.append(path)
+        self._list_choices()
+        if self._job is None and self.bench.unmixed is None:
+            self.choose_file(path)
+
+    def choose_file(self, path: str | Path) -> None:
+        """Take a file (or run folder) as input and read it in the background."""
+        path = Path(path)
+        if path not in self.bench.files:
+            self.bench.files.append(path)
+            self._list_choices()
+        for choice in self._choices:
+            if choice.path == path:
+                self._choose(choice)
+                return
+        self._choose(Choice(path.stem, "file", path))
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `unmix` as the page *Unmix* has them."""
+        page = self.unmixing
+        count = page.components.value()
+        return {
+            "method": page.method.currentData() or "auto",
+            "components": count if count else "auto",
+            "seed": page.seed.value(),
+        } | ({"elements": True} if page.elements.isChecked() else {})
+
+    def unmix(self) -> None:
+        """Unmix what is prepared, on another thread; a click while it works is ignored."""
+        if self._job is not None:
+            return
+        spectra = self.bench.prepared()
+        if spectra is None:
+            self._fail(BadInput(NOTHING if self._loading is None else "The data are still being read."))
+            return
+        settings = self.settings()
+        try:
+            if _wants_labels(settings["method"]):
+                settings["labels"] = labels_for(self.viewer, self.unmixing.labels.currentText(), spectra)
+        except BadInput as error:
+            self._fail(error)
+            return
+        remember("unmixing.method", settings["method"])
+        steps = tuple(self.bench.preparation.steps) if self.bench.preparation is not None else ()
+        self._run(lambda cancel: _unmix(spectra, steps, settings, self._report, cancel), self._unmixed, "Unmixing …")
+
+    def cancel(self) -> None:
+        """Stop the work that is going on; what was shown before stays."""
+        if self._job is not None:
+            self._job.cancel.set()
+            self._ended()
+            self._say("Stopped; nothing was changed.")
+
+    @property
+    def busy(self) -> bool:
+        """True while something is being worked out."""
+        return self._job is not None or self._loading is not None
+
+    # --------------------------------------------------------------------------------------------------- building
+
+    def _build(self) -> None:
+        self.input = QComboBox()
+        self.input.setToolTip("What is unmixed: a spectrum image of a layer, a file, or the spectra of the run")
+        self.input.setMinimumContentsLength(12)
+        self.input.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.open_button = QPushButton("Open …")
+        self.open_button.setToolTip("Open a file with a spectrum image")
+        self.facts = QLabel(NOTHING)
+        self.facts.setWordWrap(True)
+        self.prepare, self.unmixing = PreparePage(), UnmixPage()
+        self.components, self.pixel, self.compare = ComponentsPage(), PixelPage(), ComparePage()
+        self.pages = QStackedWidget()
+        for page in (self.prepare, self.unmixing, self.components, self.pixel, self.compare):
+            self.pages.addWidget(scrolled(page))
+        tabs = QHBoxLayout()
+        tabs.setSpacing(2)
+        self.tabs: list[QToolButton] = []
+        for number, name in enumerate(PAGES):
+            tab = QToolButton()
+            tab.setText(name)
+            tab.setCheckable(True)
+            tab.setAutoExclusive(True)
+            tab.setSizePolicy(tab.sizePolicy().horizontalPolicy().Expanding, tab.sizePolicy().verticalPolicy())
+            tab.setStyleSheet(
+                "QToolButton { padding: 5px 2px; border: none; border-bottom: 3px solid transparent; }"
+                "QToolButton:checked { font-weight: 600; border-bottom: 3px solid #1a87d3; }"
+            )
+            tab.clicked.connect(lambda _=False, page=number: self.show_page(page))
+            self.tabs.append(tab)
+            tabs.addWidget(tab)
+        self.tabs[PREPARE].setChecked(True)
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 100)
+        self.stop = QPushButton("Cancel")
+        self.stop.setToolTip("Stop the work; what was shown before stays")
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        top = QHBoxLayout()
+        top.addWidget(self.input, 1)
+        top.addWidget(self.open_button)
+        last = QHBoxLayout()
+        last.addWidget(self.progress, 1)
+        last.addWidget(self.stop)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(4, 4, 4, 4)
+        column.setSpacing(4)
+        column.addLayout(top)
+        column.addWidget(self.facts)
+        column.addLayout(tabs)
+        column.addWidget(self.pages, 1)
+        column.addLayout(last)
+        column.addWidget(self.message)
+        self.setMinimumWidth(300)
+        self._ended()
+
+    def _wire(self) -> None:
+        self.input.activated.connect(self._input_activated)
+        self.open_button.clicked.connect(self._open_clicked)
+        self.stop.clicked.connect(self.cancel)
+        self.unmixing.run.clicked.connect(self.unmix)
+        self.unmixing.method.currentIndexChanged.connect(self._method_changed)
+        self.unmixing.new_labels.clicked.connect(self._new_labels)
+        self.unmixing.live.toggled.connect(self._live_toggled)
+        self._wire_preparation()
+        self._wire_result()
+        self._wire_files()
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            event.connect(self._layers_changed)
+        self._listing = QTimer(self)
+        self._listing.setSingleShot(True)
+        self._listing.setInterval(50)
+        self._listing.timeout.connect(self._list_choices)
+        self._clock = QTimer(self)
+        self._clock.setInterval(PROGRESS_MS)
+        self._clock.timeout.connect(self._show_progress)
+        self.listen(self.session.run_started, self._run_started)
+        self.listen(self.session.step_finished, self._steps_finished, every=True)
+        self.listen(self.session.dataset_added, self._dataset_added)
+        self._live_timer = QTimer(self)
+        self._live_timer.setInterval(LiveSpectra.PERIOD_MS)
+        self._live_timer.timeout.connect(self._live_tick)
+
+    def sizeHint(self) -> QSize:
+        """Narrow enough to leave the maps the larger part of the window."""
+        return QSize(400, 640)
+
+    def show_page(self, number: int) -> None:
+        """Turn to a page."""
+        self.pages.setCurrentIndex(number)
+        self.tabs[number].setChecked(True)
+
+    # ------------------------------------------------------------------------------------------------------ input
+
+    def dragEnterEvent(self, event: Any) -> None:
+        """Files may be dropped on the dock too."""
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: Any) -> None:
+        """Take the first file."""
+        for url in event.mimeData().urls()[:1]:
+            self.choose_file(url.toLocalFile())
+        event.acceptProposedAction()
+
+    def _open_clicked(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a spectrum image", "", FILTER)
+        if path:
+            self.choose_file(path)
+
+    def _dataset_added(self, dataset: Any) -> None:
+        self.offer(dataset.path)
+
+    def _layers_changed(self, _event: Any = None) -> None:
+        self._listing.start()
+
+    def _list_choices(self) -> None:
+        if self.viewer is None:
+            return
+        self._choices = choices(self.viewer, self.bench.files, self.session.run_folder)
+        if self._chosen is not None and self._chosen.key not in [choice.key for choice in self._choices]:
+            self._choices.append(self._chosen)
+        self.input.blockSignals(True)
+        self.input.clear()
+        self.input.addItems([choice.title for choice in self._choices])
+        if self._chosen is None:
+            self.input.setPlaceholderText("no spectrum image yet")
+            self.input.setCurrentIndex(-1)
+        else:
+            self.input.setCurrentIndex([choice.key for choice in self._choices].index(self._chosen.key))
+        self.input.blockSignals(False)
+        present = self.unmixing.labels.currentText()
+        self.unmixing.labels.clear()
+        self.unmixing.labels.addItems(labels_layers(self.viewer))
+        self.unmixing.labels.setCurrentText(present)
+        if self._chosen is None and self._choices and self._loading is None and self.bench.spectra is None:
+            self._choose(self._choices[0])
+
+    def _input_activated(self, index: int) -> None:
+        self._choose(self._choices[index])
+
+    def _choose(self, choice: Choice) -> None:
+        if self._loading is not None:
+            self._loading.cancel.set()
+        self._chosen = choice
+        if choice.key not in [one.key for one in self._choices]:
+            self._choices.append(choice)
+            self.input.addItem(choice.title)
+        self.input.setCurrentIndex([one.key for one in self._choices].index(choice.key))
+        self.facts.setText(f"Reading {choice.title} …")
+        self._loading = self.in_background(lambda _cancel: load(choice), self._loaded, self._not_loaded)
+
+    def _loaded(self, spectra: Spectra) -> None:
+        self._loading = None
+        self.bench.take(spectra)
+        self._show_input()
+        self._show_prepared()
+        if self._wants_run:
+            self._wants_run = False
+            self.unmix()
+
+    def _not_loaded(self, error: BaseException) -> None:
+        self._loading = None
+        self._wants_run = False
+        self._chosen = None
+        self.input.setCurrentIndex(-1)
+        self._show_input()
+        self._fail(error)
+
+    def _show_input(self) -> None:
+        spectra = self.bench.spectra
+        self.facts.setText(NOTHING if spectra is None else f"<b>{spectra.title}</b>: {spectra.facts}")
+        self.unmixing.run.setEnabled(spectra is not None)
+        self.unmixing.run.setToolTip(
+            "Find endmembers and maps of the prepared data" if spectra is not None else "Open a spectrum image first"
+        )
+        self.unmixing.live.setVisible(spectra is not None and spectra.places_nm is not None)
+
+    # ----------------------------------------------------------------------------------------------------- method
+
+    def _methods_known(self, methods: dict[str, Any]) -> None:
+        for box in (self.unmixing.method, self.compare.method):
+            present = box.currentData() or (
+                remembered("unmixing.method", "auto") if box is self.unmixing.method else None
+            )
+            box.blockSignals(True)
+            box.clear()
+            for name, (title, summary) in (methods or {"auto": ("Automatic", "")}).items():
+                box.addItem(title, name)
+                box.setItemData(box.count() - 1, summary, Qt.ItemDataRole.ToolTipRole)
+            box.setCurrentIndex(max(0, box.findData(present)))
+            box.blockSignals(False)
+        if self.compare.method.currentIndex() == 0 and self.compare.method.count() > 1:
+            self.compare.method.setCurrentIndex(1)
+        self._method_changed()
+
+    def _method_changed(self, _index: int = 0) -> None:
+        box = self.unmixing.method
+        self.unmixing.summary.setText(box.currentData(Qt.ItemDataRole.ToolTipRole) or "")
+        self.unmixing.ask_labels(_wants_labels(box.currentData() or ""))
+
+    def _new_labels(self) -> None:
+        spectra = self.bench.prepared()
+        if spectra is None:
+            self._fail(BadInput(NOTHING))
+            return
+        name = new_labels_layer(self.viewer, spectra)
+        self._list_choices()
+        self.unmixing.labels.setCurrentText(name)
+
+    # ----------------------------------------------------------------------------------------------------- running
+
+    def _run(self, work: Any, on_done: Any, words: str) -> None:
+        """One job at a time, with progress and a way to stop it."""
+        self._told = (0.0, words)
+        self._job = self.in_background(work, on_done, self._job_failed)
+        self.progress.setRange(0, 100)
+        self.progress.setValue(0)
+        self.stop.setEnabled(True)
+        self.unmixing.run.setEnabled(False)
+        self.compare.run.setEnabled(False)
+        self._say(words)
+        self._clock.start()
+
+    def _report(self, fraction: float, word: str) -> None:
+        """Called on the worker's thread: only notes what the timer will show."""
+        self._told = (fraction, word)
+
+    def _show_progress(self) -> None:
+        fraction, word = self._told
+        self.progress.setValue(round(100 * fraction))
+        self.progress.setFormat(f"{word} %p %")
+
+    def _ended(self) -> None:
+        self._job = None
+        if hasattr(self, "_clock"):
+            self._clock.stop()
+        self.progress.setValue(0)
+        self.progress.setFormat("")
+        self.stop.setEnabled(False)
+        self.unmixing.run.setEnabled(self.bench.spectra is not None)
+        self.compare.run.setEnabled(self.bench.result is not None)
+
+    def _job_failed(self, error: BaseException) -> None:
+        self._ended()
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """One sentence, in the dock and as a notification."""
+        self._say(str(error) or type(error).__name__, bad=True)
+        self.complain(error)
+
+    def _say(self, sentence: str, *, bad: bool = False) -> None:
+        self.message.setText(sentence)
+        self.message.setStyleSheet("color: #ff8a66;" if bad else "")
+
+    def _unmixed(self, found: tuple[Any, Unmixed]) -> None:
+        result, unmixed = found
+        self._ended()
+        self.bench.found(result, unmixed)
+        self._show_result(below=self._overview_layer(unmixed.spectra), fresh=True)
+        seconds = float(result.provenance.get("seconds", 0.0))
+        self._say(f"{result.components} components in {seconds:.2g} s.")
+
+    def _overview_layer(self, spectra: Spectra) -> Any:
+        for layer in self.viewer.layers:
+            about = layer.metadata.get(METADATA_KEY, {})
+            if about.get("kind") in {"spectrum_image", "run_overview"} and about.get("path") == str(spectra.path):
+                return layer
+        return None
+
+    # -------------------------------------------------------------------------------------------------------- live
+
+    def _run_started(self, _folder: Any) -> None:
+        self.live.clear()
+        self._list_choices()
+
+    def _steps_finished(self, results: list[Any]) -> None:
+        self.live.add(results)
+
+    def _live_toggled(self, on: bool) -> None:
+        if on:
+            self._live_timer.start()
+        else:
+            self._live_timer.stop()
+
+    def _live_tick(self) -> None:
+        """Unmix again what a run has measured so far, when there is something new and nothing else is going on."""
+        spectra = self.bench.spectra
+        if self.busy or spectra is None or spectra.places_nm is None or spectra.path != self.session.run_folder:
+            return
+        read = self.live.growth(spectra.path, len(spectra.frame.data))
+        if read is None:
+            return
+        preparation, settings = self.bench.preparation, self.settings()
+
+        def again(cancel: Any) -> Any:
+            grown = read()
+            prepared = preparation.repeated(grown.frame)
+            return (
+                grown,
+                prepared,
+                _unmix(replace(grown, frame=prepared.frame), tuple(prepared.steps), settings, self._report, cancel),
+            )
+
+        self._run(again, self._grown, "Unmixing what has been measured …")
+
+    def _grown(self, outcome: tuple[Spectra, Any, tuple[Any, Unmixed]]) -> None:
+        grown, prepared, (result, unmixed) = outcome
+        self._ended()
+        self.bench.spectra, self.bench.preparation = grown, prepared
+        self.bench.follow(result, unmixed)
+        self._show_input()
+        self._show_result(below=self._overview_layer(unmixed.spectra))
+        self._say(f"{self.bench.result.components} components in {result.shape[1]} spectra.")
+
+
+def _methods(_cancel: Any) -> dict[str, tuple[str, str]]:
+    from ..unmixing import METHODS
+
+    return {name: (method.title, method.summary) for name, method in METHODS.items()}
+
+
+def _wants_labels(method: str) -> bool:
+    return "label" in method
+
+
+def _unmix(
+    spectra: Spectra, steps: tuple[Any, ...], settings: dict[str, Any], report: Any, cancel: Any
+) -> tuple[Any, Unmixed]:
+    """The work of a run, on a thread of the pool: the result, and what lets the window look into the data quickly."""
+    from ..unmixing import unmix
+
+    result = unmix(spectra.frame, progress=lambda f, w: report(0.95 * f, w), cancel=cancel.is_set, **settings)
+    report(0.97, "sums")
+    return result, Unmixed(spectra, steps, settings, _sums(spectra.frame))
+
+
+def _sums(frame: Frame) -> WindowSums | None:
+    if frame.is_lazy:
+        return None
+    data = frame.data
+    return WindowSums(data if data.ndim == 3 else data[None])
+
+
+def offer_file(viewer: Any, path: str | Path) -> UnmixingDock:
+    """Open the dock as a tab behind our other docks, with a file that can be unmixed."""
+    from .base import open_dock
+    from .launch import dock_of
+
+    main = viewer.window._qt_window
+    known = [dock_of(dock) for dock in main.findChildren(UnmixingDock)]
+    dock = open_dock(viewer, "Unmixing")
+    if not any(known):
+        _tabify(main, dock)
+    dock.offer(path)
+    return dock
+
+
+def _tabify(main: Any, dock: UnmixingDock) -> None:
+    """Beside the *Acquisition* dock where it is open: a tab behind it."""
+    from .acquisition import AcquisitionDock
+    from .launch import dock_of
+
+    for other in main.findChildren(AcquisitionDock):
+        neighbour = dock_of(other)
+        if neighbour is not None:
+            main.tabifyDockWidget(neighbour, dock_of(dock))
+            dock_of(dock).setWindowTitle("Unmixing")
+            return

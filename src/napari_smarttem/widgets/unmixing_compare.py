@@ -1,0 +1,116 @@
+"""Two methods side by side: each component's maps and spectra in one row, matched in order, sign and scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from .acquisition_form import hint
+from .unmixing_pages import button
+from .unmixing_plots import Graph  # noqa: F401  (first: it says which Qt binding pyqtgraph is to use)
+
+import pyqtgraph  # isort: skip
+
+if TYPE_CHECKING:
+    from ..unmixing import Match, UnmixingResult
+
+ROW_HEIGHT = 130
+
+
+class ComparePage(QWidget):
+    """Choose a second method, see it beside the first, take it over if it is better."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.method = QComboBox()
+        self.method.setToolTip("The method to compare with; it gets the same data, number of components and seed")
+        self.run = button("Compare", "Unmix the same data with this method and match the maps")
+        self.take = button("Take the second", "Go on with the second method's result")
+        self.take.setEnabled(False)
+        self.verdict = QLabel()
+        self.verdict.setWordWrap(True)
+        self.view = pyqtgraph.GraphicsLayoutWidget()
+        self.view.setBackground(None)
+        self.note = hint(
+            "Maps of a pair have the same contrast; the second is brought to the sign and scale of the first."
+        )
+        row = QHBoxLayout()
+        row.addWidget(self.method, 1)
+        row.addWidget(self.run)
+        row.addWidget(self.take)
+        column = QVBoxLayout(self)
+        column.addLayout(row)
+        column.addWidget(self.verdict)
+        column.addWidget(self.view, 1)
+        column.addWidget(self.note)
+
+    def clear(self) -> None:
+        """Nothing to compare yet."""
+        self.view.clear()
+        self.verdict.setText("")
+        self.take.setEnabled(False)
+
+    def show_match(
+        self, first: UnmixingResult, second: UnmixingResult, match: Match, colors: Sequence[str], names: Sequence[str]
+    ) -> None:
+        """Draw matched pairs.
+
+        Parameters
+        ----------
+        first, second : UnmixingResult
+        match : Match
+            Of the second to the first.
+        colors : sequence of str
+            Of the first's components.
+        names : sequence of str
+            Titles of the two methods.
+        """
+        self.view.clear()
+        for row, (i, j) in enumerate(match.pairs):
+            factor = match.signs[row] * match.scales[row]
+            one, other = first.maps[i], second.maps[j] * factor
+            low = float(min(np.nanmin(one), 0.0))
+            high = float(np.nanpercentile(one, 99.8))
+            high = high if high > low else low + 1.0
+            table = pyqtgraph.ColorMap([0.0, 1.0], [(0, 0, 0), pyqtgraph.mkColor(colors[i])]).getLookupTable()
+            for column, (values, name) in enumerate(((one, names[0]), (other, names[1]))):
+                box = self.view.addPlot(row=row, col=column)
+                box.setTitle(
+                    f"{first.names[i]}, {name}" if column == 0 else f"{name}: r = {match.correlations[row]:.3f}",
+                    size="8pt",
+                )
+                box.hideAxis("left")
+                box.hideAxis("bottom")
+                box.setMouseEnabled(False, False)
+                box.hideButtons()
+                box.setMenuEnabled(False)
+                box.invertY(True)
+                box.setAspectLocked(values.shape[0] > 1)
+                image = pyqtgraph.ImageItem(np.asarray(values, dtype=np.float32), axisOrder="row-major")
+                image.setLookupTable(table)
+                image.setLevels((low, high))
+                box.addItem(image)
+            spectra = self.view.addPlot(row=row, col=2)
+            spectra.setTitle(f"{match.angles_deg[row]:.2f}° apart", size="8pt")
+            spectra.hideButtons()
+            spectra.setMenuEnabled(False)
+            spectra.hideAxis("left")
+            spectra.plot(first.energy_ev, first.endmembers[i], pen=pyqtgraph.mkPen(colors[i], width=2))
+            scaled = second.endmembers[j] / factor if factor else second.endmembers[j]
+            spectra.plot(second.energy_ev, scaled, pen=pyqtgraph.mkPen("#E8E8E8", width=1))
+        self.view.setMinimumHeight(ROW_HEIGHT * max(1, len(match.pairs)))
+        self.verdict.setText(self._words(first, second, match, names))
+        self.take.setEnabled(True)
+
+    @staticmethod
+    def _words(first: UnmixingResult, second: UnmixingResult, match: Match, names: Sequence[Any]) -> str:
+        unmatched = abs(first.components - second.components)
+        text = (
+            f"Mean correlation of the maps {match.mean_correlation:.3f}, median angle of the spectra"
+            f" {float(np.median(match.angles_deg)):.2f}°; χ² per channel {first.chi2:.3f} ({names[0]}) and"
+            f" {second.chi2:.3f} ({names[1]})."
+        )
+        return text + (f" {unmatched} without a partner." if unmatched else "")

@@ -1,0 +1,207 @@
+"""The pages of the *Unmixing* dock: their controls, without what the controls do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyqtgraph
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QPushButton,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from .acquisition_form import hint, primary
+from .unmixing_plots import EndmemberPlot, Graph, PixelPlot, ScreePlot
+from .unmixing_table import ComponentTable
+
+
+def button(text: str, tip: str, kind: type = QPushButton) -> Any:
+    """A button that says what it does."""
+    made = kind()
+    made.setText(text)
+    made.setToolTip(tip)
+    return made
+
+
+class PreparePage(QWidget):
+    """The summed spectrum with a range to drag, and the steps done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plot = Graph("Energy (eV)", "Counts, summed", 200)
+        self.curve = self.plot.plot([], [])
+        self.region = pyqtgraph.LinearRegionItem(brush=pyqtgraph.mkBrush(26, 135, 211, 50))
+        self.region.setZValue(-5)
+        self.region.hide()
+        self.plot.addItem(self.region, ignoreBounds=True)
+        self.range = hint("Drag the edges of the blue range.")
+        self.crop_energy = button("Keep this range", "Leave out the channels outside the blue range")
+        self.crop_area = button(
+            "Keep drawn area", "Leave out the pixels outside the rectangle drawn in the selected Shapes layer"
+        )
+        self.pixels = QSpinBox()
+        self.channels = QSpinBox()
+        for box, suffix in ((self.pixels, " px"), (self.channels, " ch")):
+            box.setRange(1, 64)
+            box.setSuffix(suffix)
+        self.pixels.setToolTip("Pixels taken together along y and x")
+        self.channels.setToolTip("Energy channels taken together")
+        self.bin = button("Bin", "Sum pixels and channels")
+        self.more = QComboBox()
+        self.more.setToolTip("Further steps; those that need a range take the blue one")
+        self.apply_more = button("Do it", "Apply the step on the left")
+        self.steps = QListWidget()
+        self.steps.setMaximumHeight(90)
+        self.steps.setToolTip("The steps done, in order; they are written into the result and the Python copy")
+        self.undo = button("Undo", "Take the last step back")
+        self.next = primary("Next: unmix")
+        grid = QGridLayout()
+        grid.addWidget(self.crop_energy, 0, 0, 1, 2)
+        grid.addWidget(self.crop_area, 0, 2, 1, 2)
+        grid.addWidget(self.pixels, 1, 0)
+        grid.addWidget(self.channels, 1, 1)
+        grid.addWidget(self.bin, 1, 2, 1, 2)
+        grid.addWidget(self.more, 2, 0, 1, 3)
+        grid.addWidget(self.apply_more, 2, 3)
+        last = QHBoxLayout()
+        last.addWidget(self.undo)
+        last.addWidget(self.next, 1)
+        column = QVBoxLayout(self)
+        column.addWidget(self.plot, 1)
+        column.addWidget(self.range)
+        column.addLayout(grid)
+        column.addWidget(self.steps)
+        column.addLayout(last)
+
+
+class UnmixPage(QWidget):
+    """Method, number of components, the button, and what the answer rests on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.method = QComboBox()
+        self.summary = hint()
+        self.components = QSpinBox()
+        self.components.setRange(0, 64)
+        self.components.setSpecialValueText("auto")
+        self.components.setToolTip("How many components; auto counts what stands above the noise")
+        self.seed = QSpinBox()
+        self.seed.setRange(0, 2**31 - 1)
+        self.seed.setToolTip("Of everything left to chance: the same seed gives the same answer")
+        self.elements = QCheckBox("Name the elements")
+        self.elements.setChecked(True)
+        self.elements.setToolTip("Look for lines (EDS) or edges (EELS) of elements in each endmember")
+        self.labels = QComboBox()
+        self.labels.setToolTip("The Labels layer in which a few pixels of each kind are painted")
+        self.new_labels = button("New", "Add an empty Labels layer over the data; paint some pixels of each kind in it")
+        row = QHBoxLayout()
+        row.addWidget(self.labels, 1)
+        row.addWidget(self.new_labels)
+        self.labels_row = QWidget()
+        self.labels_row.setLayout(row)
+        row.setContentsMargins(0, 0, 0, 0)
+        self.run = primary("Unmix")
+        self.live = QCheckBox("Again while spectra arrive")
+        self.live.setToolTip("During an acquisition: unmix again what has been measured so far, every few seconds")
+        self.verdict = QLabel()
+        self.verdict.setWordWrap(True)
+        self.warnings = QLabel()
+        self.warnings.setWordWrap(True)
+        self.warnings.setStyleSheet("color: #E69F00;")
+        self.scree = ScreePlot()
+        self.reason = hint()
+        self.form = QFormLayout()
+        self.form.addRow("Method", self.method)
+        self.form.addRow(self.summary)
+        self.form.addRow("Components", self.components)
+        self.form.addRow("Labels", self.labels_row)
+        self.form.addRow("Seed", self.seed)
+        self.form.addRow(self.elements)
+        self.form.addRow(self.live)
+        column = QVBoxLayout(self)
+        column.addLayout(self.form)
+        column.addWidget(self.run)
+        column.addWidget(self.verdict)
+        column.addWidget(self.warnings)
+        column.addWidget(self.scree, 1)
+        column.addWidget(self.reason)
+
+    def ask_labels(self, on: bool) -> None:
+        """Show the row for the Labels layer."""
+        self.labels_row.setVisible(on)
+        self.form.labelForField(self.labels_row).setVisible(on)
+
+
+class ComponentsPage(QWidget):
+    """What was found: table, spectra, edits, and ways out."""
+
+    energy_picked = Signal(float)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = ComponentTable()
+        self.plot = EndmemberPlot()
+        self.merge = button("Merge", "Make the selected components one")
+        self.drop = button("Drop", "Leave the selected components out")
+        self.undo = button("Undo", "Take the last change of the components back")
+        self.log = button("Log", "Counts on a logarithmic axis", QToolButton)
+        self.log.setCheckable(True)
+        self.hint = hint("Click a peak or an edge in the spectrum to say which element it is.")
+        self.save = button("Save …", "As .hspy, which opens in HyperSpy as learning results, or as .csv tables")
+        self.picture = button("Picture …", "Maps and spectra as one figure for a paper: PDF, SVG or PNG")
+        self.copy = button("Copy as Python", "The lines that do the same without a window")
+        edits = QHBoxLayout()
+        for one in (self.merge, self.drop, self.undo):
+            edits.addWidget(one)
+        edits.addStretch(1)
+        edits.addWidget(self.log)
+        out = QHBoxLayout()
+        for one in (self.save, self.picture, self.copy):
+            out.addWidget(one)
+        column = QVBoxLayout(self)
+        column.addWidget(self.table, 1)
+        column.addLayout(edits)
+        column.addWidget(self.plot, 2)
+        column.addWidget(self.hint)
+        column.addLayout(out)
+
+
+class PixelPage(QWidget):
+    """One pixel, its model, what is left over; and the map of an energy window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.title = QLabel("Point at a pixel of the maps; click to hold on to it.")
+        self.title.setWordWrap(True)
+        self.plot = PixelPlot()
+        self.legend = hint("Thin: measured. Orange: model. Dashed: three standard deviations of counting noise.")
+        self.held = QCheckBox("Hold this pixel")
+        self.held.setToolTip("A click on the maps holds a pixel; without it the cursor is followed")
+        self.window = QCheckBox("Map of an energy window")
+        self.window.setToolTip("Show the counts inside the blue range on the canvas; drag it")
+        self.of = QComboBox()
+        self.of.addItems(["data", "model", "data − model"])
+        self.of.setToolTip("What the map of the window shows")
+        self.edges = hint()
+        row = QHBoxLayout()
+        row.addWidget(self.window)
+        row.addWidget(self.of)
+        row.addStretch(1)
+        row.addWidget(self.held)
+        column = QVBoxLayout(self)
+        column.addWidget(self.title)
+        column.addWidget(self.plot, 1)
+        column.addWidget(self.legend)
+        column.addLayout(row)
+        column.addWidget(self.edges)

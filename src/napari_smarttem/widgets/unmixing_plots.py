@@ -1,0 +1,252 @@
+"""The dock's pictures: spectra of endmembers with their lines, one pixel with its model, and why so many components."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtGui import QPalette
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+
+from . import spectrum_plot  # noqa: F401  (before pyqtgraph: it says which Qt binding is in use)
+
+import pyqtgraph  # isort: skip
+
+if TYPE_CHECKING:
+    from ..unmixing import Scree
+    from .unmixing_lines import Line
+
+NOT_CHOSEN = 110
+"""Opacity (of 255) of the spectra of components that are not selected."""
+
+
+class Graph(pyqtgraph.PlotWidget):
+    """A plot in the window's colours, content with little room."""
+
+    def __init__(self, bottom: str, left: str, height: int = 150) -> None:
+        super().__init__(background=None)
+        self._height = height
+        self.setMinimumHeight(min(height, 110))
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.showGrid(x=True, y=True, alpha=0.15)
+        self.setMenuEnabled(False)
+        self.hideButtons()
+        self.setLabel("bottom", bottom)
+        self.setLabel("left", left)
+        for side in ("bottom", "left"):
+            self.getAxis(side).enableAutoSIPrefix(False)
+        self._take_text_color()
+
+    def sizeHint(self) -> QSize:
+        """Narrow enough for a dock."""
+        return QSize(300, self._height)
+
+    @property
+    def text_color(self) -> Any:
+        """Colour of text in the present theme."""
+        return self.palette().color(QPalette.ColorRole.WindowText)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """The theme may have changed."""
+        super().changeEvent(event)
+        if event.type() in {QEvent.Type.PaletteChange, QEvent.Type.StyleChange} and hasattr(self, "_height"):
+            self._take_text_color()
+
+    def showEvent(self, event: QEvent) -> None:
+        """Napari's style reaches a widget only once it is in the window."""
+        super().showEvent(event)
+        self._take_text_color()
+
+    def _take_text_color(self) -> None:
+        for side in ("bottom", "left"):
+            axis = self.getAxis(side)
+            axis.setTextPen(self.text_color)
+            axis.setPen(pyqtgraph.mkPen(self.text_color, width=1))
+
+
+class EndmemberPlot(Graph):
+    """Spectra of all components; the selected one in front, with the lines or edges of its elements named.
+
+    Signals
+    -------
+    energy_clicked : float
+        The person clicked at this energy (eV).
+    """
+
+    energy_clicked = Signal(float)
+
+    def __init__(self) -> None:
+        super().__init__("Energy (eV)", "Counts", 230)
+        self._curves: list[Any] = []
+        self._markers: list[Any] = []
+        self.scene().sigMouseClicked.connect(self._clicked)
+
+    def show_spectra(
+        self, energy_ev: np.ndarray, spectra: np.ndarray, colors: Sequence[str], visible: Sequence[bool], selected: int
+    ) -> None:
+        """Draw ``(k, energy)`` spectra."""
+        while len(self._curves) > len(spectra):
+            self.removeItem(self._curves.pop())
+        while len(self._curves) < len(spectra):
+            self._curves.append(self.plot([], []))
+        for number, curve in enumerate(self._curves):
+            color = pyqtgraph.mkColor(colors[number])
+            chosen = number == selected
+            color.setAlpha(255 if chosen else NOT_CHOSEN)
+            curve.setPen(pyqtgraph.mkPen(color, width=2 if chosen else 1))
+            curve.setZValue(1 if chosen else 0)
+            curve.setVisible(bool(visible[number]) or chosen)
+            curve.setData(energy_ev, spectra[number])
+
+    def show_lines(self, lines: Sequence[Line], color: str) -> None:
+        """Name lines or edges where they lie."""
+        for marker in self._markers:
+            self.removeItem(marker)
+        self._markers = []
+        for number, line in enumerate(lines):
+            marker = pyqtgraph.InfiniteLine(
+                pos=line.energy_ev,
+                angle=90,
+                pen=pyqtgraph.mkPen(color, width=1, style=Qt.PenStyle.DotLine),
+                label=line.name,
+                labelOpts={"position": 0.94 - 0.085 * (number % 3), "color": self.text_color, "movable": False},
+            )
+            self.addItem(marker, ignoreBounds=True)
+            self._markers.append(marker)
+
+    @property
+    def marked(self) -> list[str]:
+        """Names of the lines on show."""
+        return [marker.label.format for marker in self._markers]
+
+    def _clicked(self, event: Any) -> None:
+        box = self.getViewBox()
+        if event.button() == Qt.MouseButton.LeftButton and box.sceneBoundingRect().contains(event.scenePos()):
+            self.energy_clicked.emit(float(box.mapSceneToView(event.scenePos()).x()))
+
+
+class ScreePlot(Graph):
+    """Singular values, the largest that noise would give, and where the line was drawn."""
+
+    def __init__(self) -> None:
+        super().__init__("Component", "Singular value", 140)
+        self.setLogMode(y=True)
+        self._points = pyqtgraph.ScatterPlotItem(size=7)
+        self._line = self.plot([], [])
+        self.addItem(self._points)
+        self._edge = pyqtgraph.InfiniteLine(
+            angle=0,
+            pen=pyqtgraph.mkPen("#D55E00", style=Qt.PenStyle.DashLine),
+            label="noise",
+            labelOpts={"position": 0.9, "color": "#D55E00"},
+        )
+        self._cut = pyqtgraph.InfiniteLine(
+            angle=90,
+            pen=pyqtgraph.mkPen("#00B583", width=2),
+            label="",
+            labelOpts={"position": 0.85, "color": "#00B583"},
+        )
+        for item in (self._edge, self._cut):
+            item.hide()
+            self.addItem(item, ignoreBounds=True)
+
+    def show_scree(self, scree: Scree | None) -> None:
+        """Draw the decision; None empties the plot."""
+        for item in (self._edge, self._cut):
+            item.setVisible(scree is not None)
+        if scree is None:
+            self._points.setData([], [])
+            self._line.setData([], [])
+            return
+        values = np.maximum(np.asarray(scree.values, dtype=float), 1e-12)
+        number = np.arange(1, len(values) + 1)
+        taken = number <= scree.chosen
+        self._line.setData(number, values, pen=pyqtgraph.mkPen(self.text_color, width=1))
+        brushes = [pyqtgraph.mkBrush("#00B583" if one else "#808890") for one in taken]
+        self._points.setData(number, np.log10(values), brush=brushes, pen=None)
+        self._edge.setPos(float(np.log10(max(scree.threshold, 1e-12))))
+        self._cut.setPos(scree.chosen + 0.5)
+        self._cut.label.setFormat(f"{scree.chosen} taken")
+        self.setToolTip(scree.reason)
+        self.enableAutoRange()
+
+
+class PixelPlot(QWidget):
+    """One pixel's spectrum and its model above, what is left over below; an energy window that can be dragged.
+
+    Signals
+    -------
+    window_dragged : float, float
+        Edges of the window in eV, while it is dragged.
+    """
+
+    window_dragged = Signal(float, float)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.above = Graph("", "Counts", 220)
+        self.below = Graph("Energy (eV)", "Residual (σ)", 110)
+        self.above.getAxis("bottom").setStyle(showValues=False)
+        self.below.setXLink(self.above)
+        for graph in (self.above, self.below):
+            graph.getAxis("left").setWidth(58)
+        self._data = self.above.plot([], [])
+        self._model = self.above.plot([], [], pen=pyqtgraph.mkPen("#E69F00", width=2))
+        self._left = self.below.plot([], [])
+        for level in (-3, 3):
+            self.below.addItem(
+                pyqtgraph.InfiniteLine(pos=level, angle=0, pen=pyqtgraph.mkPen("#9a9a9a", style=Qt.PenStyle.DashLine)),
+                ignoreBounds=True,
+            )
+        self.region = pyqtgraph.LinearRegionItem(brush=pyqtgraph.mkBrush(86, 180, 233, 60))
+        self.region.setZValue(-5)
+        self.region.hide()
+        self.region.sigRegionChanged.connect(self._dragged)
+        self.above.addItem(self.region, ignoreBounds=True)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        column.addWidget(self.above, 2)
+        column.addWidget(self.below, 1)
+
+    def show_pixel(self, energy_ev: np.ndarray, data: np.ndarray | None, model: np.ndarray | None) -> None:
+        """Draw a pixel; without data (not read yet) only its model."""
+        first = self._data.xData is None or len(self._data.xData) != len(energy_ev)
+        self._data.setData(
+            energy_ev if data is not None else [],
+            data if data is not None else [],
+            pen=pyqtgraph.mkPen(self.above.text_color, width=1),
+        )
+        self._model.setData(energy_ev if model is not None else [], model if model is not None else [])
+        if data is not None and model is not None:
+            self._left.setData(
+                energy_ev, residual_sigma(data, model), pen=pyqtgraph.mkPen(self.above.text_color, width=1)
+            )
+        else:
+            self._left.setData([], [])
+        if first:
+            self.above.enableAutoRange()
+            self.below.enableAutoRange()
+
+    def show_window(self, low_ev: float, high_ev: float, on: bool) -> None:
+        """Place the window without telling anybody."""
+        self.region.blockSignals(True)
+        self.region.setRegion((low_ev, high_ev))
+        self.region.blockSignals(False)
+        self.region.setVisible(on)
+
+    def _dragged(self) -> None:
+        low, high = (float(v) for v in self.region.getRegion())
+        if high > low:
+            self.window_dragged.emit(low, high)
+
+
+def residual_sigma(data: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """Data minus model in standard deviations of counting noise; where the data cannot be counts, of the residual itself."""
+    left = data - model
+    if (data >= 0).all():
+        return np.asarray(left / np.sqrt(np.maximum(model, 1.0)))
+    deviation = float(np.std(left))
+    return np.asarray(left / deviation if deviation > 0 else left)

@@ -1,0 +1,151 @@
+"""What the page *Prepare* does: steps on another thread, each recorded, the last one always undone by a click."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyqtgraph
+
+from ..schema import BadInput, Frame
+from .unmixing_steps import MORE, Step
+
+
+class PrepareActions:
+    """The part of the dock that prepares data."""
+
+    bench: Any
+    prepare: Any
+
+    def _wire_preparation(self) -> None:
+        page = self.prepare
+        page.region.sigRegionChanged.connect(self._range_dragged)
+        page.crop_energy.clicked.connect(self.crop_energy)
+        page.crop_area.clicked.connect(self.crop_area)
+        page.bin.clicked.connect(self.bin)
+        page.undo.clicked.connect(self.undo_step)
+        page.next.clicked.connect(lambda: self.show_page(1))
+        for name, title in MORE.items():
+            page.more.addItem(title, name)
+        for one in (page.more, page.apply_more):
+            one.setVisible(bool(MORE))
+        page.apply_more.clicked.connect(self._more_clicked)
+        self._summed: Any = None
+
+    # ------------------------------------------------------------------------------------------------------ steps
+
+    def do_step(self, step: Step) -> None:
+        """Do one preparation step on another thread."""
+        preparation = self.bench.preparation
+        if preparation is None or self._job is not None:
+            self._fail(
+                BadInput("There are no data to prepare yet." if preparation is None else "Wait, or press Cancel.")
+            )
+            return
+
+        def done(frame: Frame) -> None:
+            self._ended()
+            if self.bench.preparation is preparation:
+                preparation.accept(step, frame)
+                self._show_prepared()
+                self._say(f"{str(step).capitalize()}.")
+
+        self._run(lambda _cancel: preparation.apply(step), done, "Preparing …")
+
+    def undo_step(self) -> None:
+        """Take the last step back."""
+        if self._job is None and self.bench.preparation is not None and self.bench.preparation.undo():
+            self._show_prepared()
+            self._say("Taken back.")
+
+    def crop_energy(self) -> None:
+        """Keep the blue range."""
+        low, high = (float(v) for v in self.prepare.region.getRegion())
+        self.do_step(Step("crop_energy", {"low_ev": round(low, 3), "high_ev": round(high, 3)}))
+
+    def bin(self) -> None:
+        """Sum pixels and channels."""
+        self.do_step(
+            Step("bin_pixels", {"pixels": self.prepare.pixels.value(), "channels": self.prepare.channels.value()})
+        )
+
+    def crop_area(self) -> None:
+        """Keep what the last shape of the selected Shapes layer encloses."""
+        try:
+            self.do_step(Step("crop_area", self._drawn_area()))
+        except BadInput as error:
+            self._fail(error)
+
+    def _drawn_area(self) -> dict[str, int]:
+        spectra = self.bench.prepared()
+        if spectra is None or spectra.frame.data.ndim != 3:
+            raise BadInput("Only a spectrum image has an area to crop.")
+        shapes = [layer for layer in reversed(self.viewer.layers) if type(layer).__name__ == "Shapes" and layer.nshapes]
+        active = self.viewer.layers.selection.active
+        layer = active if active in shapes else (shapes[0] if shapes else None)
+        if layer is None:
+            raise BadInput("Draw a rectangle around the area in a Shapes layer first.")
+        corners = np.array([layer.data_to_world(corner)[-2:] for corner in layer.data[-1]])
+        y, x = spectra.frame.axes[:2]
+        rows = sorted(y.index(v) for v in (corners[:, 0].min(), corners[:, 0].max()))
+        columns = sorted(x.index(v) for v in (corners[:, 1].min(), corners[:, 1].max()))
+        top, left = (int(np.ceil(v - 1e-6)) for v in (rows[0], columns[0]))
+        bottom, right = (int(np.floor(v + 1e-6)) + 1 for v in (rows[1], columns[1]))
+        return {"top": max(0, top), "bottom": bottom, "left": max(0, left), "right": right}
+
+    def _more_clicked(self) -> None:
+        name = self.prepare.more.currentData()
+        low, high = (round(float(v), 3) for v in self.prepare.region.getRegion())
+        from .unmixing_steps import arguments_of
+
+        self.do_step(Step(name, arguments_of(name, low, high)))
+
+    # ---------------------------------------------------------------------------------------------------- showing
+
+    def _show_prepared(self) -> None:
+        page, preparation = self.prepare, self.bench.preparation
+        some = preparation is not None
+        for one in (page.crop_energy, page.crop_area, page.bin, page.apply_more, page.next):
+            one.setEnabled(some)
+        page.undo.setEnabled(some and bool(preparation.steps))
+        page.steps.clear()
+        if not some:
+            page.curve.setData([], [])
+            page.region.hide()
+            return
+        page.steps.addItems([str(step) for step in preparation.steps])
+        page.steps.setVisible(bool(preparation.steps))
+        frame = preparation.frame
+        page.crop_area.setVisible(frame.data.ndim == 3)
+        self._summed = frame
+        self.in_background(lambda _cancel: summed(frame), lambda counts: self._show_sum(frame, counts))
+
+    def _show_sum(self, frame: Frame, counts: np.ndarray) -> None:
+        if frame is not self._summed:
+            return  # another step was done meanwhile
+        page = self.prepare
+        energy = frame.axes[-1].coordinates(len(counts))
+        page.curve.setData(energy, counts, pen=pyqtgraph.mkPen(page.plot.text_color, width=1))
+        page.plot.enableAutoRange()
+        low, high = sorted((float(energy[0]), float(energy[-1])))
+        page.region.blockSignals(True)
+        page.region.setRegion((low, high))
+        page.region.setBounds((low, high))
+        page.region.blockSignals(False)
+        page.region.show()
+        self._range_dragged()
+
+    def _range_dragged(self) -> None:
+        low, high = (float(v) for v in self.prepare.region.getRegion())
+        size = " × ".join(map(str, self.bench.preparation.frame.shape)) if self.bench.preparation is not None else ""
+        self.prepare.range.setText(f"Blue range: {low:.5g} to {high:.5g} eV (drag its edges). Data now: {size}.")
+
+
+def summed(frame: Frame) -> np.ndarray:
+    """All spectra added up, ``(energy,)``, in pieces; what is not finite counts as zero."""
+    total = np.zeros(frame.shape[-1])
+    rows = max(1, 4_000_000 // max(1, int(np.prod(frame.shape[1:]))))
+    for start in range(0, frame.shape[0], rows):
+        part = np.asarray(frame.data[start : start + rows], dtype=float)
+        total += np.nansum(part.reshape(-1, frame.shape[-1]), axis=0)
+    return total
