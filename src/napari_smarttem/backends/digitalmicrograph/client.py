@@ -205,7 +205,7 @@ class BridgeScanner:
             raise LimitExceeded(
                 f"(y {y_nm:.4g}, x {x_nm:.4g}) nm lies outside the scan field of {size * nm:.4g} nm; nothing was moved."
             )
-        return tuple(min(max(v / nm - 0.5, 0.0), float(size)) for v in (y_nm, x_nm))  # type: ignore[return-value]
+        return min(max(y_nm / nm - 0.5, 0.0), float(size)), min(max(x_nm / nm - 0.5, 0.0), float(size))
 
     def move_probe(self, y_nm: float, x_nm: float) -> None:
         """See `base.Scanner`."""

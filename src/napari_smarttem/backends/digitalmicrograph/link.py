@@ -50,7 +50,7 @@ def parse_address(address: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or not port or "://" in address and not address.startswith("tcp://"):
+    if not host or not port or ("://" in address and not address.startswith("tcp://")):
         raise BadInput(f"An address looks like tcp://127.0.0.1:9471, got {address!r}.")
     return host, port
 
@@ -312,7 +312,7 @@ class Link:
 def _error(header: Mapping[str, Any]) -> SmartTEMError:
     sentence = " ".join(str(header.get("error") or "The server refused without a reason.").split())
     sentence = sentence if sentence.endswith(".") else f"{sentence}."
-    kinds = {
+    kinds: dict[str, type[SmartTEMError]] = {
         "bad": BadInput,
         "limit": LimitExceeded,
         "missing": MissingCapability,
@@ -320,6 +320,7 @@ def _error(header: Mapping[str, Any]) -> SmartTEMError:
         "parked": ProbeLost,
     }
     code = header.get("code")
-    if code in kinds:
-        return kinds[code](sentence)
+    kind = kinds.get(str(code))
+    if kind is not None:
+        return kind(sentence)
     return InstrumentFault(sentence, transient=code == "transient")

@@ -22,9 +22,10 @@ import secrets
 import select
 import socket
 import struct
+import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple  # noqa: UP035 - Python 3.7
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def pack(header: Dict[str, Any], arrays: List[np.ndarray]) -> List[Any]:
     head = PREFIX.pack(MAGIC, len(text), size) + text
     if size <= 1 << 15:
         return [b"".join([head] + [a.tobytes() for a in ready])]
-    return [head] + [memoryview(a).cast("B") for a in ready if a.nbytes]
+    return [head, *(memoryview(a.data).cast("B") for a in ready if a.nbytes)]
 
 
 def unpack(text: bytes, body: Any) -> Tuple[Dict[str, Any], List[np.ndarray]]:
@@ -170,7 +171,7 @@ class Connection:
         with self.lock:
             for piece in pieces:
                 view = memoryview(piece)
-                while len(view):
+                while view:
                     try:
                         view = view[self.sock.send(view) :]
                     except socket.timeout:
@@ -289,7 +290,7 @@ class Microscope:
         """What there is and what it can do."""
         camera = self._camera(False)
         return {
-            "software": {"python": ".".join(map(str, __import__("sys").version_info[:3])), "numpy": np.__version__},
+            "software": {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__},
             "microscope": _text(self._column("GetMicroscopeName") or "microscope"),
             "high_tension_v": _number(self._column("GetHighTension")),
             "signals": [name for name, _ in self.signals],
@@ -433,8 +434,9 @@ class Microscope:
         self.scanning = [(name, target)]
         try:
             self.run(
-                "Image ref := FindImageByID(%d)\nImage target := FindImageByID(%d)\nDSScanSubRegion(ref, target, %r, %r, %r, %r, %r)"
-                % ((self.references[name].GetID(), target.GetID()) + area + (float(dwell_us),))
+                "Image ref := FindImageByID(%d)\nImage target := FindImageByID(%d)\n"
+                "DSScanSubRegion(ref, target, %r, %r, %r, %r, %r)"
+                % (self.references[name].GetID(), target.GetID(), *area, float(dwell_us))
             )
             self._wait_for_scan(rows * (columns * dwell_us + self.flyback_us) * 1e-6)
         finally:
@@ -606,7 +608,8 @@ class Microscope:
 
         def expose() -> np.ndarray:
             camera.AcquireInPlace(image, exposure, *settings)
-            return image.GetNumArray()
+            data: np.ndarray = image.GetNumArray()
+            return data
 
         return expose, lambda: image
 
@@ -658,7 +661,9 @@ class Microscope:
         self._check_reference(args)
         blanker = bool(args.get("blank", True)) and self.is_blanked() is not None
         expose, image = self._prepare(args)
-        spectra, times, reason, code = [], [], "", ""
+        spectra: List[np.ndarray] = []
+        times: List[Tuple[float, float]] = []
+        reason = code = ""
         try:
             for x, y in points.tolist():
                 self.attend()
@@ -916,8 +921,16 @@ class Bridge:
         True for a simulation whose clock is not that of this computer.
     """
 
-    def __init__(self, dm: Any, host: str = HOST, port: int = PORT, token: str = TOKEN, clock: Callable[[], float] = time.monotonic,
-                 virtual_time: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        dm: Any,
+        host: str = HOST,
+        *,
+        port: int = PORT,
+        token: str = TOKEN,
+        clock: Callable[[], float] = time.monotonic,
+        virtual_time: bool = False,
+    ) -> None:
         if host not in ("127.0.0.1", "::1", "localhost") and len(token) < 16:
             raise ValueError("To listen beyond this computer, give a TOKEN of your own of 16 characters or more.")
         self.token = token or secrets.token_urlsafe(18)
@@ -1164,28 +1177,26 @@ class Bridge:
             connection.send(pack({"id": number, "ok": True, "result": {}, "clock": self.clock()}, []))
             return verb != "goodbye"
         with self.lock:
-            job = session.jobs.get(number) if verb not in URGENT else None
-            new = job is None
-            if job is None:
-                job = Job(session, number, verb, args, arrays)
-                if verb not in URGENT:  # those may be done twice
-                    session.jobs[number] = job
+            earlier = session.jobs.get(number) if verb not in URGENT else None
+            job = earlier or Job(session, number, verb, args, arrays)
+            if earlier is None and verb not in URGENT:  # those may be done twice
+                session.jobs[number] = job
                 while len(session.jobs) > REPLIES_KEPT:
                     oldest = next(iter(session.jobs))
                     if not session.jobs[oldest].done.is_set():
                         break
                     del session.jobs[oldest]
-        if new:
+        if earlier is None:
             job.connection = connection
             if verb in URGENT:
                 self.urgent.append(job)
                 self.queue.put(None)
             else:
                 self.queue.put(job)
-        self._deliver(connection, session, job, new)
+        self._deliver(connection, job, earlier is None)
         return True
 
-    def _deliver(self, connection: Connection, session: Session, job: Job, first: bool) -> None:
+    def _deliver(self, connection: Connection, job: Job, first: bool) -> None:
         while not job.done.wait(BEAT_S):
             if self.stopping.is_set():
                 raise WireError("stopping")
@@ -1202,7 +1213,7 @@ class Bridge:
             connection.send(pack({"id": number, "ok": True, "result": {"known": False}, "clock": self.clock()}, []))
         else:
             connection.send(pack({"id": number, "ok": True, "result": {"known": True}, "clock": self.clock()}, []))
-            self._deliver(connection, session, job, False)
+            self._deliver(connection, job, False)
         return True
 
 
@@ -1219,7 +1230,7 @@ def main(dm: Any) -> None:
 
 
 try:
-    import DigitalMicrograph
+    import DigitalMicrograph  # type: ignore[import-not-found]
 except ImportError:
     DigitalMicrograph = None
 

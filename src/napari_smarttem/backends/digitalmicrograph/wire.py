@@ -62,7 +62,7 @@ def pack(header: Mapping[str, Any], arrays: Iterable[np.ndarray] = ()) -> list[b
     head = PREFIX.pack(MAGIC, len(text), size) + text
     if size <= _TOGETHER:
         return [b"".join([head, *(a.tobytes() for a in ready)])]
-    return [head, *(memoryview(a).cast("B") for a in ready if a.nbytes)]
+    return [head, *(memoryview(a.data).cast("B") for a in ready if a.nbytes)]
 
 
 def check_prefix(prefix: bytes, header_cap: int, body_cap: int) -> tuple[int, int]:

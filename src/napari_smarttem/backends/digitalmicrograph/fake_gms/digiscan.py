@@ -263,7 +263,7 @@ class DigiScan:
             return corner[0] + along_y * rows, corner[1] + along_x * columns, None
         gy, gx = np.meshgrid(rows, columns, indexing="ij")
         dsx, dsy = geometry.to_ds(gx, gy)  # type: ignore[arg-type]
-        tilted = np.array(self._specimen(dsx, dsy))  # type: ignore[arg-type]
+        tilted = np.array(self._specimen(dsx, dsy))
         reach = float(np.abs(tilted).max())
         pixel = self.field_um * 1e3 * geometry.step / SIDE
         upright = np.arange(-reach, reach + pixel, pixel)

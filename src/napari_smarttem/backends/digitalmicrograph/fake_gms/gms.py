@@ -113,30 +113,30 @@ class FakeGMS:
 
     # -- the module's functions
 
-    def GetPersistentTagGroup(self) -> TagGroup:  # noqa: N802
+    def GetPersistentTagGroup(self) -> TagGroup:
         """Tags that outlive GMS."""
         self._enter("GetPersistentTagGroup")
         return self.persistent
 
-    def ExecuteScriptString(self, script: str) -> None:  # noqa: N802
+    def ExecuteScriptString(self, script: str) -> None:
         """Execute DM-script; gives nothing back."""
         self._enter("ExecuteScriptString")
         with self._busy:
             self._script.execute(script)
 
-    def CreateImage(self, data: np.ndarray) -> Image:  # noqa: N802
+    def CreateImage(self, data: np.ndarray) -> Image:
         """An image that is not shown."""
         self._enter("CreateImage")
         if not data.flags.c_contiguous:
             raise RuntimeError("The array is not contiguous.")
         return self.images.add(data)
 
-    def FindImageByID(self, number: int) -> Image:  # noqa: N802
+    def FindImageByID(self, number: int) -> Image:
         """The image with this number."""
         self._enter("FindImageByID")
         return self.images.find(number)
 
-    def DS_CreateParameters(self, *arguments: float) -> int:  # noqa: N802
+    def DS_CreateParameters(self, *arguments: float) -> int:
         """Five arguments, or six in another order, or not there, as `arguments` says."""
         self._enter("DS_CreateParameters")
         if self.arguments == "absent":
@@ -148,19 +148,19 @@ class FakeGMS:
         )
         return self.digiscan.create(width, height, rotation, dwell_us)
 
-    def DS_SetParametersSignal(  # noqa: N802
+    def DS_SetParametersSignal(
         self,
         number: int,
         signalIndex: int,
         dataType: int,
         selected: bool,
-        imageID: int,  # noqa: N803
+        imageID: int,
     ) -> bool:
         """Put a signal into a parameter set."""
         self._enter("DS_SetParametersSignal")
         return self.digiscan.add_signal(number, signalIndex, dataType, selected, imageID)
 
-    def DS_StartAcquisition(self, number: int, continuous: bool, synchronous: bool) -> None:  # noqa: N802
+    def DS_StartAcquisition(self, number: int, continuous: bool, synchronous: bool) -> None:
         """Start a frame."""
         self._enter("DS_StartAcquisition")
         if continuous and synchronous:
@@ -169,34 +169,34 @@ class FakeGMS:
         if synchronous:
             self._until_scanned()
 
-    def DS_DeleteParameters(self, number: int) -> None:  # noqa: N802
+    def DS_DeleteParameters(self, number: int) -> None:
         """Forget a parameter set."""
         self._enter("DS_DeleteParameters")
         self.digiscan._of(number)
         del self.digiscan.parameters[int(number)]
 
-    def GetActiveCamera(self) -> Camera:  # noqa: N802
+    def GetActiveCamera(self) -> Camera:
         """The camera; raises where none is active."""
         self._enter("GetActiveCamera")
         if self.camera is None:
             raise RuntimeError("No active camera.")
         return self.camera
 
-    def Py_Microscope(self) -> Column:  # noqa: N802
+    def Py_Microscope(self) -> Column:
         """The column."""
         self._enter("Py_Microscope")
         return self.column
 
-    def IsScriptOnMainThread(self) -> bool:  # noqa: N802
+    def IsScriptOnMainThread(self) -> bool:
         """Whether GMS waits for this script."""
         self._enter("IsScriptOnMainThread")
         return self.on_main_thread
 
-    def DoEvents(self) -> None:  # noqa: N802
+    def DoEvents(self) -> None:
         """Let GMS breathe."""
         self._enter("DoEvents")
 
-    def Sleep(self, seconds: float) -> None:  # noqa: N802
+    def Sleep(self, seconds: float) -> None:
         """Wait."""
         self._enter("Sleep")
         self.world.sleep(seconds)

@@ -56,27 +56,25 @@ class Camera:
         self.prepared = 0
         self._spread: dict[tuple[int, int, int], np.ndarray] = {}
 
-    def GetName(self) -> str:  # noqa: N802
+    def GetName(self) -> str:
         """Its name."""
         return "US1000FTXP (fake)"
 
-    def PrepareForAcquire(self) -> None:  # noqa: N802
+    def PrepareForAcquire(self) -> None:
         """Get ready."""
         self.prepared += 1
         if not self.inserted:
             raise RuntimeError("The camera is not inserted.")
 
-    def GetDefaultParameters(self) -> tuple[float, int, int, int, int, int, int, int]:  # noqa: N802
+    def GetDefaultParameters(self) -> tuple[float, int, int, int, int, int, int, int]:
         """(exposure s, x binning, y binning, processing, top, left, bottom, right)."""
         return (0.1, 1, 1, 3, *self.band)
 
-    def CreateImageForAcquire(self, xbin: int, ybin: int, processing: int, *area: int) -> Image:  # noqa: N802
+    def CreateImageForAcquire(self, xbin: int, ybin: int, processing: int, *area: int) -> Image:
         """An image that fits an exposure."""
         return self.images.add(np.zeros(self._shape(xbin, ybin, area), self._kind(processing)))
 
-    def AcquireInPlace(  # noqa: N802
-        self, image: Image, exposure: float, xbin: int, ybin: int, processing: int, *area: int
-    ) -> None:
+    def AcquireInPlace(self, image: Image, exposure: float, xbin: int, ybin: int, processing: int, *area: int) -> None:
         """Expose, read, and write into `image`."""
         if self.viewing:
             raise RuntimeError("The camera is in use by a live view.")
@@ -105,7 +103,7 @@ class Camera:
                 }
             )
 
-    def AcquireImage(self, exposure: float, xbin: int, ybin: int, processing: int, *area: int) -> Image:  # noqa: N802
+    def AcquireImage(self, exposure: float, xbin: int, ybin: int, processing: int, *area: int) -> Image:
         """An exposure into a new image."""
         image = self.CreateImageForAcquire(xbin, ybin, processing, *area)
         self.AcquireInPlace(image, exposure, xbin, ybin, processing, *area)
@@ -142,36 +140,36 @@ class Column:
         self.stuck = False
         self.stage = {"X": 12.5, "Y": -3.25, "Z": 0.5, "Alpha": 0.0}
 
-    def GetMicroscopeName(self) -> str:  # noqa: N802
+    def GetMicroscopeName(self) -> str:
         """Its name."""
         return "fake GMS column"
 
-    def GetHighTension(self) -> float:  # noqa: N802
+    def GetHighTension(self) -> float:
         """In V."""
         return 200000.0
 
-    def GetMagnification(self) -> float:  # noqa: N802
+    def GetMagnification(self) -> float:
         """As the column says."""
         return 910000.0
 
-    def GetFocus(self) -> float:  # noqa: N802
+    def GetFocus(self) -> float:
         """Raw units."""
         return 1234.0
 
-    def GetCalibratedFocus(self) -> float:  # noqa: N802
+    def GetCalibratedFocus(self) -> float:
         """Raises, as on most columns."""
         raise RuntimeError("The focus is not calibrated.")
 
-    def HasBeamBlanker(self) -> bool:  # noqa: N802
+    def HasBeamBlanker(self) -> bool:
         """Whether there is one."""
         return self.blanker
 
-    def GetBeamBlanked(self) -> int:  # noqa: N802
+    def GetBeamBlanked(self) -> int:
         """1 or 0."""
         self._need_blanker()
         return int(self.world.blanked)
 
-    def SetBeamBlanked(self, blanked: bool) -> None:  # noqa: N802
+    def SetBeamBlanked(self, blanked: bool) -> None:
         """Blank or unblank."""
         self._need_blanker()
         if not self.stuck:
@@ -181,29 +179,29 @@ class Column:
         if not self.blanker:
             raise RuntimeError("There is no beam blanker.")
 
-    def GetStageX(self) -> float:  # noqa: N802
+    def GetStageX(self) -> float:
         """In um."""
         return self.stage["X"]
 
-    def GetStageY(self) -> float:  # noqa: N802
+    def GetStageY(self) -> float:
         """In um."""
         return self.stage["Y"]
 
-    def GetStageZ(self) -> float:  # noqa: N802
+    def GetStageZ(self) -> float:
         """In um."""
         return self.stage["Z"]
 
-    def GetStageAlpha(self) -> float:  # noqa: N802
+    def GetStageAlpha(self) -> float:
         """In degrees."""
         return self.stage["Alpha"]
 
-    def GetStageBeta(self) -> float:  # noqa: N802
+    def GetStageBeta(self) -> float:
         """In degrees; raises on a single tilt holder."""
         if not self.beta:
             raise RuntimeError("The holder has no beta tilt.")
         return 0.0
 
-    def SetStagePositions(self, flags: int, *values: float) -> None:  # noqa: N802
+    def SetStagePositions(self, flags: int, *values: float) -> None:
         """Move the axes of `flags`: 1 x, 2 y, 4 z, 8 alpha, 16 beta."""
         for (name, flag), value in zip((("X", 1), ("Y", 2), ("Z", 4), ("Alpha", 8)), values[:4], strict=True):
             if int(flags) & flag:

@@ -20,24 +20,24 @@ class TagGroup:
     def __init__(self) -> None:
         self.tags: dict[str, Any] = {}
 
-    def GetTagAsFloat(self, path: str) -> tuple[bool, float]:  # noqa: N802
+    def GetTagAsFloat(self, path: str) -> tuple[bool, float]:
         """A number, ``(False, 0.0)`` where there is none."""
         value = self.tags.get(path)
         return (True, float(value)) if isinstance(value, (bool, int, float)) else (False, 0.0)
 
     GetTagAsDouble = GetTagAsFloat
 
-    def GetTagAsLong(self, path: str) -> tuple[bool, int]:  # noqa: N802
+    def GetTagAsLong(self, path: str) -> tuple[bool, int]:
         """A whole number."""
         found, value = self.GetTagAsFloat(path)
         return found, int(value)
 
-    def GetTagAsBoolean(self, path: str) -> tuple[bool, bool]:  # noqa: N802
+    def GetTagAsBoolean(self, path: str) -> tuple[bool, bool]:
         """True or false."""
         found, value = self.GetTagAsFloat(path)
         return found, bool(value)
 
-    def GetTagAsText(self, path: str) -> tuple[bool, str]:  # noqa: N802
+    def GetTagAsText(self, path: str) -> tuple[bool, str]:
         """Text; numbers are spelt out, as in GMS."""
         value = self.tags.get(path)
         return (False, "") if value is None else (True, str(value))
@@ -50,7 +50,7 @@ class TagGroup:
 
     SetTagAsFloat = SetTagAsDouble = SetTagAsLong = SetTagAsBoolean = SetTagAsText = SetTagAsString = _set
 
-    def DeleteTagWithLabel(self, path: str) -> bool:  # noqa: N802
+    def DeleteTagWithLabel(self, path: str) -> bool:
         """Delete a tag, or a group with everything in it."""
         gone = [key for key in self.tags if key == path or key.startswith(path + ":")]
         for key in gone:
@@ -111,37 +111,37 @@ class Image:
         self.filling: Any = None
         """Called before the pixels are looked at: a scan under way writes what it has by then."""
 
-    def GetID(self) -> int:  # noqa: N802
+    def GetID(self) -> int:
         """Its number."""
         return self._number
 
-    def GetNumArray(self) -> np.ndarray:  # noqa: N802
+    def GetNumArray(self) -> np.ndarray:
         """A view of the pixels, (rows, columns): it dies with the image."""
         self._alive()
         if self.filling is not None:
             self.filling()
         return self._data.view()
 
-    def UpdateImage(self) -> None:  # noqa: N802
+    def UpdateImage(self) -> None:
         """Nothing is drawn here."""
         self._alive()
 
-    def GetTagGroup(self) -> TagGroup:  # noqa: N802
+    def GetTagGroup(self) -> TagGroup:
         """Its tags."""
         self._alive()
         return self._tags
 
-    def GetDimensionSize(self, dimension: int) -> int:  # noqa: N802
+    def GetDimensionSize(self, dimension: int) -> int:
         """Pixels along a dimension; 0 is x."""
         return int(self._data.shape[::-1][dimension])
 
-    def GetDimensionCalibration(self, dimension: int, form: int) -> tuple[float, float, Any]:  # noqa: N802
+    def GetDimensionCalibration(self, dimension: int, form: int) -> tuple[float, float, Any]:
         """(origin, scale, unit). Form 0: value = origin + scale px; form 1: the origin is in pixels."""
         self._alive()
         origin, scale, unit = self._calibration[dimension]
         return (origin, scale, unit) if form == 0 else (-origin / scale, scale, unit)
 
-    def SetDimensionCalibration(self, dimension: int, origin: float, scale: float, unit: Any, form: int) -> None:  # noqa: N802
+    def SetDimensionCalibration(self, dimension: int, origin: float, scale: float, unit: Any, form: int) -> None:
         """See `GetDimensionCalibration`."""
         self._calibration[dimension] = (origin if form == 0 else -origin * scale, scale, unit)
 

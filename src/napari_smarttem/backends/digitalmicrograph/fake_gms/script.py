@@ -89,8 +89,8 @@ class Interpreter:
 def _tokens(text: str) -> tuple[tuple[Any, ...], list[Any]]:
     shape: list[Any] = []
     constants: list[Any] = []
-    for line in text.split("\n"):
-        at, line = 0, line.split("//")[0].rstrip().rstrip(";")
+    for written in text.split("\n"):
+        at, line = 0, written.split("//")[0].rstrip().rstrip(";")
         while at < len(line):
             match = _TOKEN.match(line, at)
             if match is None:
