@@ -30,6 +30,8 @@ NET_HALF = 32
 """The network sees the bins up to this number."""
 NET_BINS = 2 * NET_HALF * (NET_HALF + 1)
 SMALLEST_WINDOW = 64
+HANN_SIGMA = 0.1414
+"""Standard width of the square of a Hann window, in windows."""
 RATIO_SCALES = (0.5, 0.1, 0.1, 0.03, 0.03, 0.03, 0.03, 0.09)
 """Typical sizes of the reduced coefficients, in the order of `ESTIMATED`; see `reduced`."""
 
@@ -72,6 +74,23 @@ class Layout:
         """Curvature at each window of a unit of each coefficient, (names, side * side, 3)."""
         y, x = np.meshgrid(self.centres_rad, self.centres_rad, indexing="ij")
         return np.asarray(curvature_basis(names, y.ravel(), x.ravel()).transpose(0, 2, 1))
+
+    def mean_curvature_basis(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
+        """As `curvature_basis`, averaged over each window with the weight of its square."""
+        sigma = HANN_SIGMA * self.width_rad
+        y, x = (v.ravel() for v in np.meshgrid(self.centres_rad, self.centres_rad, indexing="ij"))
+        around = sum(
+            curvature_basis(names, y + dy * sigma, x + dx * sigma) for dy, dx in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+        )
+        return np.asarray(np.asarray(around).transpose(0, 2, 1) / 4)
+
+    def curvature_slopes(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
+        """How the curvature of a unit of each coefficient changes over a window, per standard width: (names, places, 3, 2)."""
+        sigma = HANN_SIGMA * self.width_rad
+        y, x = (v.ravel() for v in np.meshgrid(self.centres_rad, self.centres_rad, indexing="ij"))
+        along_y = curvature_basis(names, y + sigma, x) - curvature_basis(names, y - sigma, x)
+        along_x = curvature_basis(names, y, x + sigma) - curvature_basis(names, y, x - sigma)
+        return np.asarray(np.stack([along_y, along_x], axis=-1).transpose(0, 2, 1, 3) / 2)
 
     def cell_curvature_basis(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
         """As `curvature_basis`, in the middle of each 2 x 2 windows: (names, cells * cells, 3)."""
