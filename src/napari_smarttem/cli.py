@@ -116,6 +116,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     backends.set_defaults(run=_backends)
 
+    unmixing = commands.add_parser(
+        "unmix", parents=[common, machine_readable], help="endmembers, maps and elements of a spectrum image"
+    )
+    from .unmix_command import add_options as add_unmix_options
+
+    add_unmix_options(unmixing)
+
     demo = commands.add_parser(
         "demo", parents=[common], help="the whole main job on the simulator: pictures, figures, one HTML page"
     )

@@ -64,7 +64,9 @@ METHODS: dict[str, Method] = {
         Method("vca", "VCA", "Corners of the cloud along random directions; needs pure pixels.", find_vca),
         Method("spa", "SPA", "Corners by successive projections; needs pure pixels.", find_spa),
         Method("n-findr", "N-FINDR", "The largest simplex with corners in the data; needs pure pixels.", find_n_findr),
-        Method("svd", "SVD / PCA", "Orthogonal directions of most variance; to look, not to believe.", factorize.find_svd),
+        Method(
+            "svd", "SVD / PCA", "Orthogonal directions of most variance; to look, not to believe.", factorize.find_svd
+        ),
         Method("nmf", "NMF", "Non-negative maps and spectra; not unique.", factorize.find_nmf),
         Method("ica", "ICA", "Independent changes along energy, as blind source separation.", factorize.find_ica),
         Method("clusters", "Clusters", "A Gaussian mixture (or k-means) of the scores.", classify.find_clusters),

@@ -25,14 +25,16 @@ def noise_edge(subspace: Subspace, correlation: float = 0.0) -> float:
     n, m = subspace.size
     variance = max(subspace.noise, 1.0) if subspace.counts else subspace.noise
     top = (1.0 + correlation) / (1.0 - correlation)
-    return float(np.sqrt(variance) * (np.sqrt(n) + np.sqrt(m * top)) * (1.0 if correlation == 0 else np.sqrt(top) ** 0.5))
+    return float(
+        np.sqrt(variance) * (np.sqrt(n) + np.sqrt(m * top)) * (1.0 if correlation == 0 else np.sqrt(top) ** 0.5)
+    )
 
 
 def residual_correlation(image: SpectrumImage, subspace: Subspace) -> float:
     """Correlation of the residuals of neighbouring channels, from a sample of pixels; zero for independent counts."""
     pixels = np.flatnonzero(subspace.pixel_scale > 0)
     pixels = pixels[:: max(1, len(pixels) // 64)][:64]
-    if not image.in_memory or len(pixels) < 4:
+    if not image.addressable or len(pixels) < 4:
         return 0.0
     r = max(1, int(np.count_nonzero(subspace.values > MARGIN * noise_edge(subspace))))
     held = subspace.channel_scale > 0
@@ -63,7 +65,7 @@ def choose(
     reason = f"{found} singular values {why}."
     ratio = subspace.values / threshold
     close = (ratio > AMBIGUOUS[0]) & (ratio < AMBIGUOUS[1])
-    if close.any() and subspace.counts and image.in_memory and found < largest:
+    if close.any() and subspace.counts and image.addressable and found < largest:
         low = max(1, int(np.count_nonzero(ratio >= AMBIGUOUS[1])))
         high = int(min(np.count_nonzero(ratio > AMBIGUOUS[0]), largest))
         gains = held_out(image, high, seed=seed)

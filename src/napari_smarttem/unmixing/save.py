@@ -104,7 +104,9 @@ def _write_spectra(result: UnmixingResult, path: Path) -> None:
         writer = csv.writer(file)
         names = [column for name in result.names for column in (name, f"{name} error")]
         writer.writerow([f"{axis.name} ({axis.units})", *names])
-        pairs = [column for c in range(result.components) for column in (result.endmembers[c], result.endmember_errors[c])]
+        pairs = [
+            column for c in range(result.components) for column in (result.endmembers[c], result.endmember_errors[c])
+        ]
         writer.writerows(zip(result.energy_ev.tolist(), *(p.tolist() for p in pairs), strict=True))
 
 

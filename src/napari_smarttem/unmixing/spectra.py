@@ -64,6 +64,11 @@ class SpectrumImage:
         return isinstance(self.data, np.ndarray)
 
     @property
+    def addressable(self) -> bool:
+        """True where single spectra can be had without computing whole chunks."""
+        return isinstance(self.data, np.ndarray)
+
+    @property
     def energy_ev(self) -> np.ndarray:
         """Energies of the channels, shape ``(channels,)``."""
         return self.axes[2].coordinates(self.channels)

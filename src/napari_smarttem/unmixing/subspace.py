@@ -112,7 +112,7 @@ def decompose(
     rng = np.random.default_rng(seed)
     n, m = image.pixels, image.channels
     width = min(rank + OVERSAMPLE, n, m)
-    sample = image.rows(np.linspace(0, n - 1, min(n, 256)).astype(np.int64)) if image.in_memory else None
+    sample = image.rows(np.linspace(0, n - 1, min(n, 256)).astype(np.int64)) if image.addressable else None
     if poisson is None and sample is not None and sample.min() < 0:
         poisson = False
     guess = _guess(sample, m)

@@ -32,7 +32,9 @@ class Truth:
     maps: np.ndarray
 
 
-def spectra(rng: np.random.Generator, k: int, channels: int, *, collinear: float = 0.0, contrast: float = 1.0) -> np.ndarray:
+def spectra(
+    rng: np.random.Generator, k: int, channels: int, *, collinear: float = 0.0, contrast: float = 1.0
+) -> np.ndarray:
     """`k` positive spectra with mean one; `collinear` (0..1) is the part of a further spectrum common to all of them.
 
     `contrast` multiplies the edges. A common part made of the endmembers themselves would be no other problem than "everything is mixed everywhere".

@@ -1,0 +1,95 @@
+"""``smarttem unmix``: endmembers and maps of a file, without a window."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("file", type=Path, help="spectrum image or line scan, anything RosettaSciIO reads")
+    parser.add_argument("--method", default="auto", help="auto, minimum-volume, lines, vca, nmf ... (default: auto)")
+    parser.add_argument("--components", default="auto", help="a number, or auto (default)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for result.hspy, result.csv and result-maps.csv"
+    )
+    parser.add_argument(
+        "--energy", nargs=2, type=float, metavar=("FIRST", "LAST"), help="use only these energies, in eV"
+    )
+    parser.add_argument("--bin", type=int, default=1, metavar="N", help="sum N channels")
+    parser.add_argument("--no-elements", action="store_true", help="do not look for elements")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results in DIR")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Unmix the largest spectrum image in the file."""
+    from .io.read import read
+    from .schema import BadInput
+    from .unmixing import save, unmix
+    from .unmixing.prepare import Preparation
+
+    components: int | str = options.components
+    if components != "auto":
+        try:
+            components = int(components)
+        except ValueError:
+            raise BadInput(f"--components is a number or auto, not {components!r}.") from None
+    frames = [frame for frame in read(options.file) if frame.axes[-1].units == "eV" and len(frame.axes) in (2, 3)]
+    if not frames:
+        raise BadInput(f"{options.file.name} holds no spectrum image and no line scan.")
+    frame = max(frames, key=lambda one: math.prod(one.shape))
+    prepared = Preparation(frame)
+    if options.energy:
+        prepared.apply("crop_energy", first_ev=options.energy[0], last_ev=options.energy[1])
+    if options.bin > 1:
+        prepared.apply("bin", energy=options.bin)
+
+    def say(fraction: float, word: str) -> None:
+        if not options.json and sys.stderr.isatty():
+            print(f"\r{100 * fraction:3.0f} % {word:<32}", end="", file=sys.stderr, flush=True)
+
+    named = not options.no_elements and frame.signal.upper().startswith(("EDS", "EELS"))
+    result = unmix(
+        prepared.frame,
+        method=options.method,
+        components=components,
+        seed=options.seed,
+        progress=say,
+        elements=named,
+    )
+    written = []
+    if options.out is not None:
+        for name in ("result.hspy", "result.csv"):
+            written.append(str(save(result, options.out / name, overwrite=options.overwrite)))
+    summary: dict[str, Any] = {
+        "components": result.components,
+        "method": result.method,
+        "elements": {name: list(symbols) for name, symbols in zip(result.names, result.elements, strict=True)},
+        "residual": result.chi2,
+        "seconds": result.provenance["seconds"],
+        "assumption": result.assumption,
+        "warnings": list(result.warnings),
+        "rank": result.scree.reason,
+        "files": written,
+    }
+    if options.json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        return 0
+    print(
+        f"{result.components} components ({result.method}), residual {result.chi2:.3f} of the noise: {result.scree.reason}"
+    )
+    for name, symbols, amount in zip(result.names, result.elements, result.maps.mean(axis=(1, 2)), strict=True):
+        print(f"  {name:<20} {100 * amount:5.1f} %  {' '.join(symbols)}")
+    print(result.assumption)
+    for warning in result.warnings:
+        print(f"note: {warning}")
+    for path in written:
+        print(path)
+    return 0

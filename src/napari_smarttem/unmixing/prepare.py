@@ -1,0 +1,229 @@
+"""Make a spectrum image ready: crop, bin, spikes, zero-loss alignment, background, deconvolution; recorded and undoable.
+
+Every step is a function of a `Frame` and plain settings. `Preparation` keeps the steps, not the data: undoing one is
+leaving it out, and the list of steps is the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..schema import BadInput
+from ..schema.frame import Axis, Frame
+
+
+def crop_energy(frame: Frame, *, first_ev: float, last_ev: float) -> Frame:
+    """Keep the channels from `first_ev` to `last_ev`."""
+    energy = frame.axes[-1].coordinates(frame.shape[-1])
+    inside = np.flatnonzero((energy >= min(first_ev, last_ev)) & (energy <= max(first_ev, last_ev)))
+    if len(inside) < 4:
+        raise BadInput(
+            f"Between {first_ev:g} and {last_ev:g} eV there are {len(inside)} channels; the data goes from"
+            f" {energy[0]:g} to {energy[-1]:g} eV."
+        )
+    axis = frame.axes[-1]
+    kept = axis.model_copy(update={"offset": float(energy[inside[0]])})
+    return frame.with_data(frame.data[..., inside[0] : inside[-1] + 1], axes=(*frame.axes[:-1], kept))
+
+
+def crop_area(frame: Frame, *, top: int, bottom: int, left: int, right: int) -> Frame:
+    """Keep rows `top` .. `bottom` - 1 and columns `left` .. `right` - 1."""
+    rows, columns = frame.shape[:2]
+    if not (0 <= top < bottom <= rows and 0 <= left < right <= columns):
+        raise BadInput(f"Rows {top}..{bottom} and columns {left}..{right} are not inside of {rows}x{columns} pixels.")
+    y, x = frame.axes[:2]
+    axes = (
+        y.model_copy(update={"offset": y.offset + top * y.scale}),
+        x.model_copy(update={"offset": x.offset + left * x.scale}),
+        *frame.axes[2:],
+    )
+    return frame.with_data(frame.data[top:bottom, left:right], axes=axes)
+
+
+def bin_by(frame: Frame, *, y: int = 1, x: int = 1, energy: int = 1) -> Frame:
+    """Sum neighbouring rows, columns and channels; what does not fill a bin at the end is left out. Counts are kept."""
+    factors = (y, x, energy)
+    if any(factor < 1 or factor > size for factor, size in zip(factors, frame.shape, strict=True)):
+        raise BadInput(f"Cannot bin {'x'.join(map(str, frame.shape))} by {y}, {x}, {energy}.")
+    sizes = [size // factor for size, factor in zip(frame.shape, factors, strict=True)]
+    data = np.asarray(frame.data)[tuple(slice(n * f) for n, f in zip(sizes, factors, strict=True))]
+    data = data.reshape(sizes[0], y, sizes[1], x, sizes[2], energy).sum(axis=(1, 3, 5))
+    axes = tuple(_binned(axis, factor) for axis, factor in zip(frame.axes, factors, strict=True))
+    return frame.with_data(data, axes=axes)
+
+
+def _binned(axis: Axis, factor: int) -> Axis:
+    offset = axis.offset + 0.5 * (factor - 1) * axis.scale  # the centre of the first bin
+    return axis.model_copy(update={"scale": axis.scale * factor, "offset": offset})
+
+
+def remove_spikes(frame: Frame, *, threshold: float = 8.0) -> Frame:
+    """Replace single channels that stand out of their neighbours, in energy and from the mean spectrum, by `threshold` sigma.
+
+    A spike (a cosmic ray, an X-ray in the camera) is high in one pixel only and one or two channels wide; a spectral line
+    is in the neighbours too.
+    """
+    from scipy.ndimage import median_filter
+
+    data = np.asarray(frame.data)
+    smooth = median_filter(data, size=(1,) * (data.ndim - 1) + (7,), mode="nearest").astype(np.float64)
+    around = median_filter(data, size=(3,) * (data.ndim - 1) + (1,), mode="nearest").astype(np.float64)
+    level = np.maximum(np.maximum(smooth, around), 0.0)
+    difference = data - level
+    sigma = np.sqrt(np.maximum(level, 1.0))
+    spread = 1.4826 * float(np.median(np.abs(data - smooth) / sigma))  # one for counts
+    spikes = difference > threshold * max(spread, 1.0) * sigma
+    cleaned = np.where(spikes, np.rint(level) if data.dtype.kind in "iu" else level, data).astype(data.dtype)
+    return frame.with_data(cleaned)
+
+
+def align_zero_loss(frame: Frame) -> Frame:
+    """Shift every spectrum so that its zero-loss peak is at 0 eV, to a fraction of a channel.
+
+    The peak's centre is that of a parabola through the logarithms of the highest channel and its neighbours.
+    """
+    data = np.asarray(frame.data, dtype=np.float64)
+    axis = frame.axes[-1]
+    flat = data.reshape(-1, data.shape[-1])
+    top = np.clip(flat.argmax(axis=1), 1, flat.shape[1] - 2)
+    rows = np.arange(len(flat))
+    near = np.log(np.maximum(np.stack([flat[rows, top + d] for d in (-1, 0, 1)]), 1e-3))
+    curvature = near[0] - 2 * near[1] + near[2]
+    centre = top + np.where(curvature < 0, 0.5 * (near[0] - near[2]) / np.where(curvature < 0, curvature, -1.0), 0.0)
+    wanted = -axis.offset / axis.scale
+    if not -0.5 <= wanted <= flat.shape[1] - 0.5:
+        raise BadInput(f"0 eV is not in these spectra (they begin at {axis.offset:g} eV): align the low loss first.")
+    channels = np.arange(flat.shape[1])
+    shifted = np.stack([np.interp(channels + c - wanted, channels, row) for c, row in zip(centre, flat, strict=True)])
+    return frame.with_data(shifted.reshape(data.shape))
+
+
+def subtract_power_law(frame: Frame, *, first_ev: float, last_ev: float) -> Frame:
+    """Subtract ``A E^-r`` fitted to ``first_ev .. last_ev`` before an edge, pixel by pixel (two-area method)."""
+    energy = frame.axes[-1].coordinates(frame.shape[-1])
+    if energy[0] <= 0 and first_ev <= 0:
+        raise BadInput("A power law is fitted at energies above zero.")
+    middle = 0.5 * (first_ev + last_ev)
+    one = (energy >= first_ev) & (energy < middle)
+    two = (energy >= middle) & (energy <= last_ev)
+    if one.sum() < 2 or two.sum() < 2:
+        raise BadInput(f"Between {first_ev:g} and {last_ev:g} eV there are too few channels for a background.")
+    data = np.asarray(frame.data, dtype=np.float64)
+    low = np.maximum(data[..., one].mean(axis=-1), 1e-12)
+    high = np.maximum(data[..., two].mean(axis=-1), 1e-12)
+    at_low, at_high = np.exp(np.log(energy[one]).mean()), np.exp(np.log(energy[two]).mean())
+    exponent = np.clip(np.log(low / high) / np.log(at_high / at_low), 0.0, 12.0)
+    positive = np.maximum(energy, 1e-3) / at_low
+    background = low[..., None] * positive ** -exponent[..., None]
+    return frame.with_data(np.where(energy >= first_ev, data - background, 0.0))
+
+
+def subtract_polynomial(frame: Frame, *, first_ev: float, last_ev: float, degree: int = 1) -> Frame:
+    """Subtract a polynomial fitted to ``first_ev .. last_ev``, pixel by pixel."""
+    energy = frame.axes[-1].coordinates(frame.shape[-1])
+    inside = (energy >= first_ev) & (energy <= last_ev)
+    if inside.sum() <= degree + 1:
+        raise BadInput(f"Between {first_ev:g} and {last_ev:g} eV there are too few channels for degree {degree}.")
+    middle, half = 0.5 * (first_ev + last_ev), 0.5 * max(last_ev - first_ev, 1e-9)
+    basis = ((energy - middle) / half)[:, None] ** np.arange(degree + 1)
+    data = np.asarray(frame.data, dtype=np.float64)
+    amounts = data[..., inside] @ np.linalg.pinv(basis[inside]).T
+    return frame.with_data(data - amounts @ basis.T)
+
+
+def sum_mask(frame: Frame, mask: np.ndarray) -> Frame:
+    """Sum of the spectra of the pixels in `mask` ``(y, x)``."""
+    mask = np.asarray(mask, dtype=bool)
+    if mask.shape != frame.shape[:2] or not mask.any():
+        raise BadInput(f"The mask is {mask.shape} with {int(mask.sum())} pixels; the image is {frame.shape[:2]}.")
+    return frame.with_data(np.asarray(frame.data)[mask].sum(axis=0), axes=frame.axes[2:])
+
+
+def deconvolve(frame: Frame, low_loss: Frame) -> Frame:
+    """Remove plural scattering from a core loss by Fourier-ratio deconvolution with its low loss, through exspy."""
+    import exspy
+
+    if frame.axes[-1].scale != low_loss.axes[-1].scale:
+        raise BadInput("Core and low loss need the same dispersion; bin one of them.")
+    signals = []
+    for one in (frame, low_loss):
+        axes = [
+            {"name": a.name, "units": a.units, "scale": a.scale, "offset": a.offset, "size": n, "navigate": i < 2}
+            for i, (a, n) in enumerate(zip(one.axes, one.shape, strict=True))
+        ]
+        signals.append(exspy.signals.EELSSpectrum(np.asarray(one.data, dtype=np.float64), axes=axes))
+    core, low = signals
+    deconvolved = core.fourier_ratio_deconvolution(low)
+    return frame.with_data(np.asarray(deconvolved.data)[..., : frame.shape[-1]])
+
+
+STEPS: Mapping[str, Callable[..., Frame]] = {
+    "crop_energy": crop_energy,
+    "crop_area": crop_area,
+    "bin": bin_by,
+    "spikes": remove_spikes,
+    "align_zero_loss": align_zero_loss,
+    "power_law": subtract_power_law,
+    "polynomial": subtract_polynomial,
+}
+"""Every step that needs nothing but settings, by name."""
+
+
+@dataclass
+class Preparation:
+    """A frame and the steps it went through.
+
+    Parameters
+    ----------
+    source : Frame
+        Never changed.
+    steps : list of (str, dict)
+        Names of `STEPS` with their settings.
+    """
+
+    source: Frame
+    steps: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    _undone: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    _results: list[Frame] = field(default_factory=list)
+
+    @property
+    def frame(self) -> Frame:
+        """What came out of the last step; the source where there is none. Carries the steps in its metadata."""
+        if not self._results:
+            return self.source
+        record = [{"step": name, **settings} for name, settings in self.steps]
+        last = self._results[-1]
+        return last.with_data(last.data, metadata={**last.metadata, "preparation": record})
+
+    def apply(self, name: str, **settings: Any) -> Frame:
+        """Do one more step. BadInput says what does not fit, and then nothing is changed."""
+        if name not in STEPS:
+            raise BadInput(f"There is no step {name!r}; there are {', '.join(STEPS)}.")
+        before = self._results[-1] if self._results else self.source
+        after = STEPS[name](before, **settings)
+        self._results.append(after)
+        self.steps.append((name, settings))
+        self._undone.clear()
+        return self.frame
+
+    def undo(self) -> bool:
+        """Take the last step back; False where there is none."""
+        if not self.steps:
+            return False
+        self._undone.append(self.steps.pop())
+        self._results.pop()
+        return True
+
+    def redo(self) -> bool:
+        """Do again what was taken back last; False where there is nothing."""
+        if not self._undone:
+            return False
+        waiting = self._undone[:-1]
+        name, settings = self._undone[-1]
+        self.apply(name, **settings)
+        self._undone = waiting
+        return True
