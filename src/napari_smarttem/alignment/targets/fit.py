@@ -6,14 +6,20 @@ from what the first guess leaves open, mirrored signs, and the best of many pict
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from .base import AlignmentTarget, Guess
 
 EXPLAINED = 0.95
 """Share of a picture's structure, noise taken off, that a fit must explain to be believed. Fits in a side minimum explain less."""
+
+RIVAL_DEVIANCE = 25.0
+"""Two fits of one picture whose deviances differ by less than this cannot be told apart by that picture (5 sigma)."""
 
 SYSTEMATIC = 0.02
 """Relative error of the model per pixel that is allowed for in weights and error bars."""
@@ -119,7 +125,9 @@ def refine(
             break
     structure = float(np.sum((counts - counts.mean()) ** 2) - mean.sum())
     unexplained = float(np.sum((counts - mean) ** 2) - mean.sum())
-    explained = 1.0 - max(unexplained, 0.0) / max(structure, 1e-9)
+    noise = float(np.sqrt(np.sum(mean + 2 * mean**2)))  # of either sum
+    # a picture without structure is explained by anything, and says nothing
+    explained = 1.0 - max(unexplained, 0.0) / structure if structure > 6 * noise else 0.0
     inverse = np.linalg.pinv(fisher)
     variance = np.maximum(mean, 1e-6).ravel() + (SYSTEMATIC * mean.ravel()) ** 2
     spread = (
@@ -151,6 +159,31 @@ def search(
     always : bool
         Look for rival minima even where the first fit is good; the result's ``rival`` says how far off they are.
     """
+    with one_thread():
+        return _search(target, counts, guesses, rng, draws=draws, starts=starts, reach=reach, always=always)
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def one_thread() -> Any:
+    """Context in which matrix products use one thread: a picture's are too small for more, and on a busy machine more is less."""
+    return _threads().limit(limits=1)
+
+
+def _search(
+    target: AlignmentTarget,
+    counts: np.ndarray,
+    guesses: list[Guess],
+    rng: np.random.Generator,
+    *,
+    draws: int,
+    starts: int,
+    reach: float,
+    always: bool,
+) -> Fit:
     fits: list[Fit] = []
     for guess in guesses:
         fits.append(refine(target, counts, guess.values))
@@ -189,7 +222,8 @@ def _candidates(
     """Starts, most promising first, none close to another."""
     scale = target.half_ranges
     p = len(scale)
-    tried = [rng.uniform(-reach, reach, (draws, p)) * scale]
+    # half of them where it is expected, half over all that is allowed
+    tried = [rng.uniform(-1, 1, (draws, p)) * np.where(np.arange(draws)[:, None] % 2, 1.0, reach) * scale]
     for guess in guesses:
         spread = np.sqrt(np.maximum(np.diag(guess.covariance), (0.05 * scale) ** 2))
         tried.append(guess.values + rng.normal(0.0, 1.5, (draws // 2, p)) * spread)

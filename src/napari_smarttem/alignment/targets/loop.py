@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...schema import AwaitReview, BadInput, Note, Plan, PlanContext, SetOptics, StepResult, TakeImage
 from . import target as target_called
 from .base import AlignmentTarget, Guess
-from .fit import Fit, search
+from .fit import RIVAL_DEVIANCE, Fit, one_thread, refine, search
 from .steering import ControlState, Steering
 
 ALIGNED_MERIT = 0.985
@@ -126,6 +126,8 @@ class _Loop:
         self.changed_s = -np.inf
         self.seen_s: float | None = None
         self.ask = settings.ask
+        self.rival: Steering | None = None
+        self.rival_cost = 0.0
 
     def steps(self) -> Generator[Any, StepResult, Outcome]:
         fit = yield from self._look()
@@ -186,10 +188,13 @@ class _Loop:
                 text=f"No usable picture of {self.target.name} in {TRIES} exposures: no electrons, or older than the last change.",
             )
             return None
-        fit = self._fit(counts, number)
+        fit = self._between_rivals(counts) or self._fit(counts, number)
         trusted = fit.trusted or not self.settings.refine
         if trusted:
+            first = self.steering.state is None
             self.steering.observe(fit)
+            if first and fit.rival_values is not None and fit.rival < RIVAL_DEVIANCE:
+                self.rival, self.rival_cost = self.steering.branch(fit.rival_values), fit.rival
         yield self._report(fit, number, trusted)
         return fit if trusted else None
 
@@ -202,9 +207,28 @@ class _Loop:
         if predicted is None and guess is not None and np.abs(guess.values / target.half_ranges).max() > 1.3:
             guesses.append(Guess(guess.values * 1.5, guess.covariance * 9))
         rng = np.random.default_rng([self.settings.seed, 23, number])
-        return search(
-            target, counts, guesses, rng, draws=300, starts=10, reach=self.settings.reach if predicted is None else 1.3
-        )
+        reach = self.settings.reach if predicted is None else 1.3
+        draws, starts = (300, 10) if guesses else (800, 16)
+        fit = search(target, counts, guesses, rng, draws=draws, starts=starts, reach=reach)
+        if predicted is not None or not fit.trusted:
+            return fit
+        # the first picture alone may have two readings; from the second on, the known step before it tells
+        wide = Guess(fit.values, np.diag((0.5 * target.half_ranges) ** 2))
+        return search(target, counts, [wide], rng, draws=60, starts=4, always=True)
+
+    def _between_rivals(self, counts: np.ndarray) -> Fit | None:
+        """Where an earlier picture had two readings: which of them the picture after a known step bears out."""
+        if self.rival is None:
+            return None
+        readings = []
+        with one_thread():
+            for steering, cost in ((self.steering, 0.0), (self.rival, self.rival_cost)):
+                fit = refine(self.target, counts, steering.parameters)
+                readings.append((cost + fit.deviance + steering.surprise(fit), steering, fit))
+        (cost, self.steering, fit), (other_cost, other, _) = sorted(readings, key=lambda one: one[0])
+        self.rival_cost = other_cost - cost
+        self.rival = other if self.rival_cost < RIVAL_DEVIANCE else None
+        return fit if fit.trusted else None
 
     def _report(self, fit: Fit, number: int, trusted: bool) -> Note:
         names = [one.name for one in self.target.parameters]
@@ -227,6 +251,7 @@ class _Loop:
                 "electrons": fit.electrons,
                 "trusted": trusted,
                 "rival_deviance": fit.rival if np.isfinite(fit.rival) else None,
+                "ambiguous": self.rival is not None,
             },
         )
 
@@ -245,6 +270,8 @@ class _Loop:
         self.changed_s = result.finished_s
         since = 1.0 if self.seen_s is None else max(result.finished_s - self.seen_s, 0.0)
         self.steering.moved(values, since)
+        if self.rival is not None:
+            self.rival.moved(values, since)
         return True
 
     def _try_controls(self) -> Generator[Any, StepResult, bool]:

@@ -7,6 +7,8 @@ The correction is the whole of what is believed, times what of it is not noise: 
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -83,6 +85,14 @@ class Steering:
             self.response_covariance = np.stack([np.diag((RESPONSE_ERROR * sizes) ** 2)] * p)
             self.learned[:] = True
 
+    def branch(self, fit_values: np.ndarray) -> Steering:
+        """The same knowledge of the controls, but the target somewhere else: another reading of the same picture."""
+        other = copy.copy(self)
+        for name in ("values", "response", "response_covariance", "learned", "_pending", "covariance"):
+            setattr(other, name, getattr(self, name).copy())
+        other.state = fit_values / self.scale
+        return other
+
     # -- what pictures say
 
     def predicted(self) -> Guess | None:
@@ -90,6 +100,14 @@ class Steering:
         if self.state is None:
             return None
         return Guess(self.state * self.scale, self.covariance * np.outer(self.scale, self.scale))
+
+    def surprise(self, fit: Fit) -> float:
+        """Squared distance of a picture's misalignments from where they were expected, in units of its variance."""
+        if self.state is None:
+            return 0.0
+        off = fit.values / self.scale - self.state
+        spread = self.covariance + fit.covariance / np.outer(self.scale, self.scale) + np.eye(len(off)) * 1e-6
+        return float(off @ np.linalg.solve(spread, off))
 
     def moved(self, values: np.ndarray, seconds: float) -> None:
         """The controls were set to `values`; `seconds` pass until the next picture."""

@@ -66,6 +66,9 @@ class SorterPart:
     ----------
     clock : Clock
     seed : int
+        Of what the controls do, and of all else together with `session`.
+    session : int
+        The same instrument on another day: the controls do the same, start, drift and noise are others.
     start : ndarray, shape (5,), optional
         Misalignments at the beginning, in the order of `PARAMETERS`; drawn from within the ranges otherwise.
     drift_per_s, walk : float
@@ -80,6 +83,7 @@ class SorterPart:
         clock: Clock,
         seed: int,
         *,
+        session: int = 0,
         start: np.ndarray | None = None,
         drift_per_s: float = 2e-4,
         walk: float = 1e-3,
@@ -96,12 +100,13 @@ class SorterPart:
         self.clock = clock
         self.electrons_per_s = electrons_per_s
         self.remanence = remanence
-        self._start = HALF_RANGES * rng.uniform(-1, 1, n) if start is None else np.asarray(start, dtype=float)
-        direction = rng.normal(size=n)
+        day = np.random.default_rng([seed, 15, session])
+        self._start = HALF_RANGES * day.uniform(-1, 1, n) if start is None else np.asarray(start, dtype=float)
+        direction = day.normal(size=n)
         self._velocity = HALF_RANGES * direction / np.linalg.norm(direction) * drift_per_s
         self._walk = walk
-        self._rng = np.random.default_rng([seed, 17])
-        self._noise = np.random.default_rng([seed, 19])
+        self._rng = np.random.default_rng([seed, 17, session])
+        self._noise = np.random.default_rng([seed, 19, session])
         self._knots = np.zeros((1, n))
         self._set = np.zeros(n)
         self._reached = np.zeros(n)
