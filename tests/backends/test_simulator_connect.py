@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -32,8 +33,10 @@ def test_identity(name):
     microscope = connect(name, seed=2, speed=None)
     assert microscope.info.simulated
     assert "SIMULATED" in microscope.info.name
-    assert set(microscope.info.capabilities) == {"scanner", "spectrometer", "optics", "stage", "blanker"}
+    camera = {"camera"} if find_spec("torch") else set()
+    assert set(microscope.info.capabilities) == {"scanner", "spectrometer", "optics", "stage", "blanker"} | camera
     require(microscope, *microscope.info.capabilities)
+    microscope.camera = None  # as without torch
     with pytest.raises(MissingCapability, match="camera"):
         require(microscope, "camera")
 

@@ -165,6 +165,7 @@ def simulate(
     recording: Recording | None = None,
     generator: torch.Generator | None = None,
     oversampling: int | None = None,
+    largest_oversampling: int = 4,
     device: str = "cpu",
 ) -> torch.Tensor:
     """Frames in electrons per pixel.
@@ -184,6 +185,8 @@ def simulate(
     oversampling : int or None
         Grid points per camera pixel; None takes what the residual aberrations need. With 1, nothing beyond the camera's own
         Nyquist frequency is in the specimen (and so nothing can alias).
+    largest_oversampling : int
+        Bound of what None takes; beyond it the rim of a badly misaligned frame is not exact.
 
     Returns
     -------
@@ -198,7 +201,7 @@ def simulate(
 
     film, recording = film or Film(), recording or Recording()
     coefficients = np.atleast_2d(np.asarray(coefficients, dtype=float))
-    over = oversampling or needed_oversampling(geometry, coefficients, names)
+    over = oversampling or min(largest_oversampling, needed_oversampling(geometry, coefficients, names))
     step = geometry.pixel_rad / over
     size = nice_size(geometry.pixels * GUARD) * over
     batch = len(coefficients)
@@ -231,6 +234,8 @@ def simulate(
     # -- the specimen, in demagnified coordinates
     q2 = qy**2 + qx**2
     power = 1 / (1 + q2 / column(film.k0_per_nm) ** 2) ** 2
+    # what scatters over more than the grid would come back in from its other side (near focus only)
+    power = power * (wavelength**2 * q2 < (0.45 * size * step) ** 2)
     off_ring = (q2.sqrt() - column(film.ring_per_nm)) / column(film.ring_width_per_nm)
     power = power + column(film.ring) * torch.exp(-0.5 * off_ring**2)
     # phase_rms counts what lies below 5/nm: the integral of `power` over that disc is done on a fine grid of radii

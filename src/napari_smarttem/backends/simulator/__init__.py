@@ -33,6 +33,10 @@ def connect(
     counts_per_electron: float = 1.0,
     read_noise_counts: float = 0.5,
     sorter: bool = False,
+    misalignment: float = 0.0,
+    optics_imperfection: float = 0.0,
+    camera_half_angle_mrad: float = 30.0,
+    camera_pixels: int = 512,
 ) -> SimulatedMicroscope:
     """Switch a simulated microscope on.
 
@@ -58,6 +62,15 @@ def connect(
         Whether carbon grows where the beam stands.
     counts_per_electron, read_noise_counts : float
         Gain and read-out noise of the spectrometer.
+    misalignment : float
+        How far the column is misaligned at the start; 1: up to C1 200 nm, A1 100 nm, B2 and A2 1 um, C3 100 um, and something of
+        higher orders. Nobody is told.
+    optics_imperfection : float
+        Cross-talk, play, noise and drift of the optics, 1 as usual; 0: controls do exactly what they say.
+    camera_half_angle_mrad : float
+        From the middle of the Ronchigram camera's frame to the middle of its edge. The camera needs torch.
+    camera_pixels : int
+        128, 256, 512 or 1024.
     sorter : bool
         Whether an orbital-angular-momentum sorter stands in the column, misaligned: a camera ``"sorter"`` and five controls.
 
@@ -86,5 +99,9 @@ def connect(
             counts_per_electron=counts_per_electron,
             read_noise_counts=read_noise_counts,
             sorter=sorter,
+            misalignment=misalignment,
+            optics_imperfection=optics_imperfection,
+            camera_half_angle_mrad=camera_half_angle_mrad,
+            camera_pixels=camera_pixels,
         )
     )

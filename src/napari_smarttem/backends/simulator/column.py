@@ -18,6 +18,7 @@ from ...schema import Field2D
 from .clock import Clock
 from .dose import DoseMap
 from .drift import Drift
+from .lenses import Lenses
 from .specimens import CONTAMINATION, Phase, Specimen
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Column:
         self.phases: tuple[Phase, ...] = specimen.phases + ((CONTAMINATION,) if settings.contamination else ())
         self.elements = tuple(dict.fromkeys(element for phase in self.phases for element in phase.composition))
         self.electrons_per_s = electrons_per_s(settings.beam_current_pa)
-        self.aberrations: dict[str, float] = {}
+        self.aberrations: dict[str, float] = {}  # what the controls say
+        self.lenses = Lenses(settings.seed, settings.misalignment, settings.optics_imperfection)
         self.stage_nm = np.zeros(2)
         self.stage_z_nm = 0.0
         self.lock = threading.RLock()
@@ -127,12 +129,17 @@ class Column:
 
     def covariance_nm2(self) -> np.ndarray:
         """Covariance of the probe in nm², (y, x); raising the stage defocuses."""
-        aberrations = {**self.aberrations, "C1": self.aberrations.get("C1", 0.0) - self.stage_z_nm}
         return probe_covariance_nm2(
-            aberrations,
+            self.true_aberrations(self.clock.now_s()),
             convergence_mrad=self.settings.convergence_mrad,
             high_tension_v=self.settings.high_tension_v,
         )
+
+    def true_aberrations(self, time_s: float) -> dict[str, float]:
+        """The aberrations of the beam at the specimen, by name; raising the stage defocuses."""
+        aberrations = self.lenses.aberrations(time_s)
+        aberrations["C1"] -= self.stage_z_nm
+        return aberrations
 
     def with_contamination(self, phase_nm: np.ndarray, dose_e_per_a2: np.ndarray) -> np.ndarray:
         """Thickness of each of `phases`, given that of the specimen's own, shape ``(phases, ...)``."""

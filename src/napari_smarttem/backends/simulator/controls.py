@@ -67,6 +67,7 @@ class SimulatedOptics:
         with self._column.lock:
             self._column.settle_dose(self._column.clock.now_s())
             self._column.aberrations = {**self._column.aberrations, **new}
+            self._column.lenses.set(self._column.aberrations)
         self._column.clock.sleep(OPTICS_SETTLE_S)
 
 

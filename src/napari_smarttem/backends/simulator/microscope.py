@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import JsonValue
 
 from ...schema import BadInput, Field2D, InstrumentInfo, PlanContext
 from ..base import CAPABILITIES, Blanker, Camera, Optics, Scanner, Spectrometer, Stage
+from .camera import RonchigramCamera
 from .clock import Clock
 from .column import Column
 from .controls import SimulatedBlanker, SimulatedOptics, SimulatedStage
@@ -30,6 +32,9 @@ RANGES = {
     "line_jitter_nm": (0.0, 10.0, "nm"),
     "counts_per_electron": (1e-3, 1e4, "counts"),
     "read_noise_counts": (0.0, 1e4, "counts"),
+    "misalignment": (0.0, 3.0, "times the usual"),
+    "optics_imperfection": (0.0, 10.0, "times the usual"),
+    "camera_half_angle_mrad": (5.0, 60.0, "mrad"),
 }
 
 
@@ -52,6 +57,10 @@ class Settings:
     contamination: bool
     counts_per_electron: float
     read_noise_counts: float
+    misalignment: float = 0.0
+    optics_imperfection: float = 0.0
+    camera_half_angle_mrad: float = 30.0
+    camera_pixels: int = 512
     sorter: bool = False
 
     @classmethod
@@ -69,6 +78,9 @@ class Settings:
             raise BadInput(f"the simulator's contamination must be true or false, got {values['contamination']!r}.")
         if not isinstance(values.get("sorter", False), bool):
             raise BadInput(f"the simulator's sorter must be true or false, got {values['sorter']!r}.")
+        pixels = values["camera_pixels"]
+        if isinstance(pixels, bool) or pixels not in (128, 256, 512, 1024):
+            raise BadInput(f"the simulator's camera_pixels must be 128, 256, 512 or 1024, got {pixels!r}.")
         drift = values["drift_nm_per_s"]
         if not isinstance(drift, (list, tuple)) or len(drift) != 2 or not all(_is_finite(v) for v in drift):
             raise BadInput(f"the simulator's drift_nm_per_s must be two finite numbers (y, x), got {drift!r}.")
@@ -127,7 +139,14 @@ class SimulatedMicroscope:
         self.optics = SimulatedOptics(self.column)
         self.stage = SimulatedStage(self.column)
         self.blanker = SimulatedBlanker(self.column)
-        self.camera = None
+        # without torch there is nothing that could make a Ronchigram
+        self.camera = (
+            RonchigramCamera(
+                self.column, pixels=settings.camera_pixels, half_angle_mrad=settings.camera_half_angle_mrad
+            )
+            if importlib.util.find_spec("torch")
+            else None
+        )
         self.sorter = SorterPart(clock, settings.seed) if settings.sorter else None
         if self.sorter is not None:
             self.camera = SorterCamera(self.sorter, self.column, self.camera, settings.high_tension_v)
