@@ -26,6 +26,8 @@ PING_S = 2.0
 CONNECT_S = 5.0
 EXPOSING = frozenset({"scan", "spectrum", "image", "visit", "reference"})
 """Commands that put dose on the specimen: never repeated without knowing that they were not carried out."""
+PLACED = frozenset({"scan", "spectrum", "visit", "move_probe"})
+"""Commands that name places of a scan field, which a server that was restarted does not know."""
 URGENT = frozenset({"blank", "park", "live", "blanked", "probe_at"})
 
 
@@ -86,6 +88,7 @@ class Link:
         self.boot = ""
         self.virtual_time = False
         self.reconnections = 0
+        self.quiet_s = QUIET_S
         self._cancel_sent: int | None = None
         with self._lock:
             self._main = self._connect()
@@ -159,7 +162,7 @@ class Link:
         channel.look = look
         try:
             while True:
-                header, arrays = channel.receive(QUIET_S)
+                header, arrays = channel.receive(self.quiet_s)
                 if cancel is not None:
                     look()
                 if header.get("id") == number and "ok" in header:  # neither a sign of life nor an answer given twice
@@ -185,7 +188,7 @@ class Link:
                     "The server was restarted while it worked, so nobody knows whether this was carried out; "
                     "what it recorded is not used."
                 )
-            if verb != "describe":
+            if verb in PLACED:
                 raise ServerRestarted("The server was restarted; the scan field is set up again.")
         if not may_have_run:
             return False

@@ -75,7 +75,7 @@ def pack(header: Dict[str, Any], arrays: List[np.ndarray]) -> List[Any]:
     ready = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for a in arrays]
     if ready:
         header = dict(header, arrays=[[a.dtype.str, list(a.shape)] for a in ready])
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = ENCODER.encode(header).encode()
     size = sum(a.nbytes for a in ready)
     head = PREFIX.pack(MAGIC, len(text), size) + text
     if size <= 1 << 15:
@@ -92,7 +92,7 @@ def unpack(text: bytes, body: Any) -> Tuple[Dict[str, Any], List[np.ndarray]]:
             if depth > DEEPEST:
                 raise WireError("nested too deeply")
     try:
-        header = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
+        header = DECODER.decode(text.decode("utf-8"))
         if not isinstance(header, dict):
             raise ValueError("no object")
         described, arrays, at = header.pop("arrays", []), [], 0
@@ -117,6 +117,10 @@ def unpack(text: bytes, body: Any) -> Tuple[Dict[str, Any], List[np.ndarray]]:
 
 def _no_constant(name: str) -> float:
     raise ValueError(name + " is no number")
+
+
+ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def proof(token: str, who: str, server_nonce: str, client_nonce: str) -> str:
@@ -221,6 +225,7 @@ class Microscope:
         self.magnification: Any = None
         self.scanning: List[Tuple[str, Any]] = []
         self.probe: Optional[Tuple[float, float]] = None
+        self.placed = 0.0
         self.exposed = False
         self.had_control = bool(self.ask("DSHasScanControl()")[0])
         self.signals = self._signals()
@@ -482,7 +487,7 @@ class Microscope:
         self._agree(x, y, px, py, control)
         if settle_s > 0:
             self.dm.Sleep(settle_s)
-        self.probe = (x, y)
+        self.probe, self.placed = (x, y), time.monotonic()
 
     def _agree(self, x: float, y: float, px: float, py: float, control: float) -> None:
         # The hardware moves in whole steps; an image pixel is many of them at any sensible zoom.
@@ -707,7 +712,8 @@ class Microscope:
             raise Refusal(
                 "parked", "The probe is not where this spectrum was meant to be recorded; move it there first."
             )
-        self._agree(self.probe[0], self.probe[1], *self.where())
+        if time.monotonic() - self.placed > 0.2:  # it was looked at when it was put there, and is again afterwards
+            self._agree(self.probe[0], self.probe[1], *self.where())
 
     def _check_reference(self, args: Dict[str, Any]) -> None:
         """Refuse places that were meant in another scan field than the present one."""
@@ -883,7 +889,8 @@ class Job:
         self, session: Session, number: int, verb: str, args: Dict[str, Any], arrays: List[np.ndarray]
     ) -> None:
         self.session, self.number, self.verb, self.args, self.arrays = session, number, verb, args, arrays
-        self.done = threading.Event()
+        self.pending = threading.Lock()  # held until the answer is there; quicker than an Event
+        self.pending.acquire()
         self.connection: Optional[Connection] = None
         self.cancelled = False
         self.steps = 0
@@ -958,7 +965,7 @@ class Bridge:
         except OSError:
             self.listener.close()
             raise
-        self.listener.settimeout(0.2)
+        self.listener.settimeout(0.1)
         self.address = "tcp://%s:%d" % (host, self.listener.getsockname()[1])
 
     # -- the owner thread
@@ -998,6 +1005,7 @@ class Bridge:
     def stop(self) -> None:
         """End `serve`, from any thread."""
         self.stopping.set()
+        self.queue.put(None)
 
     def _look_after(self) -> None:
         """Make safe what a client left behind that fell silent; see whether the operator wants this script to end."""
@@ -1072,7 +1080,7 @@ class Bridge:
         job.arrays = []
         if job.connection is not None and len(job.reply) == 1:
             job.sent = job.connection.send_at_once(job.reply[0])
-        job.done.set()
+        job.pending.release()
 
     # -- helper threads
 
@@ -1183,7 +1191,7 @@ class Bridge:
                 session.jobs[number] = job
                 while len(session.jobs) > REPLIES_KEPT:
                     oldest = next(iter(session.jobs))
-                    if not session.jobs[oldest].done.is_set():
+                    if session.jobs[oldest].pending.locked():
                         break
                     del session.jobs[oldest]
         if earlier is None:
@@ -1197,10 +1205,11 @@ class Bridge:
         return True
 
     def _deliver(self, connection: Connection, job: Job, first: bool) -> None:
-        while not job.done.wait(BEAT_S):
+        while not job.pending.acquire(True, BEAT_S):
             if self.stopping.is_set():
                 raise WireError("stopping")
             connection.send(pack({"id": job.number, "alive": True, "steps": job.steps}, []))
+        job.pending.release()  # for whoever asks again
         pieces = job.reply
         if first and job.sent:
             pieces = [memoryview(pieces[0])[job.sent :]]

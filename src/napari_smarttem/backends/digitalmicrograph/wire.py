@@ -57,7 +57,7 @@ def pack(header: Mapping[str, Any], arrays: Iterable[np.ndarray] = ()) -> list[b
     ready = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for a in arrays]
     if ready:
         header = {**header, "arrays": [[a.dtype.str, list(a.shape)] for a in ready]}
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = _ENCODER.encode(header).encode()
     size = sum(a.nbytes for a in ready)
     head = PREFIX.pack(MAGIC, len(text), size) + text
     if size <= _TOGETHER:
@@ -80,7 +80,7 @@ def unpack(text: bytes, body: bytes | bytearray | memoryview) -> tuple[dict[str,
     if text.count(b"[") + text.count(b"{") > DEEPEST:
         _check_depth(text)
     try:
-        header = json.loads(text, parse_constant=_no_constant)
+        header = _DECODER.decode(text.decode())
         if not isinstance(header, dict):
             raise ValueError("the header is not an object")
         described = header.pop("arrays", [])
@@ -114,6 +114,10 @@ def _check_depth(text: bytes) -> None:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number")
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 class Channel:
