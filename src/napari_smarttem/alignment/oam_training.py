@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,8 @@ def _batch(sorter: Sorter, count: int, rng: np.random.Generator, device: str, re
     import torch
 
     parameters = draw(count, rng, reach)
-    electrons = np.exp(rng.uniform(*np.log(ELECTRONS), count))
+    low, high = (math.log(number) for number in ELECTRONS)
+    electrons = np.exp(rng.uniform(low, high, count))
     background = rng.uniform(0.0, BACKGROUND, (count, 1, 1)) / sorter.optics.pixels**2
     counts = frames(sorter.images(parameters) + background, electrons, rng)
     pictures, extras = reduced(counts)

@@ -50,7 +50,7 @@ def _figures(quick: bool, seed: int) -> dict[str, Any]:
     pooled: list[Way] = []
     for electrons in ELECTRONS:
         responses = learned_responses(target, electrons, seed, 2 if quick else 10)
-        on = {"target": target, "responses": responses}
+        on: dict[str, Any] = {"target": target, "responses": responses}
         ours = align_many(starts, electrons, seed, _ours, **on)
         fifth = align_many(slow, electrons, seed, _fifth, **on)
         simplex = align_many(searched, electrons, seed, lambda b, _r, _g: nelder_mead(b, SEARCH_FRAMES), **on)
@@ -133,7 +133,7 @@ def estimator_figures(target: OamSorterTarget, count: int, seed: int) -> dict[st
     """Accuracy, honesty and speed on fresh pictures."""
     rng = np.random.default_rng([seed, 43])
     truth = draw(count, rng)
-    electrons = np.exp(rng.uniform(*np.log(ELECTRONS), count))
+    electrons = ELECTRONS[0] * (ELECTRONS[1] / ELECTRONS[0]) ** rng.uniform(0.0, 1.0, count)
     began = time.perf_counter()
     means = target.pictures(truth)
     per_s = count / (time.perf_counter() - began)
@@ -158,7 +158,7 @@ def estimator_figures(target: OamSorterTarget, count: int, seed: int) -> dict[st
     pull_network = np.abs(network - truth) / np.sqrt(variances)
     figures["coverage_68"] = figure(np.mean(pull < 1), ">=", 0.63, network_alone=np.mean(pull_network < 1))
     figures["coverage_95"] = figure(np.mean(pull < 2), ">=", 0.92, network_alone=np.mean(pull_network < 2))
-    figures["explained"] = figure(np.mean([fit.trusted for fit in fits]), ">=", None)
+    figures["explained"] = figure(float(np.mean([fit.trusted for fit in fits])), ">=", None)
     figures["ms_per_frame"] = figure(ms, "<=", 20.0, network_alone=ms_network)
     figures["simulations_per_s"] = figure(per_s, ">=", None)
     return figures | _other_camera(target, max(50, count // 10), rng) | _ambiguous(target, max(10, count // 40), rng)
@@ -172,7 +172,7 @@ def _fitted(target: OamSorterTarget, counts: np.ndarray, rng: np.random.Generato
 
 def _other_camera(target: OamSorterTarget, count: int, rng: np.random.Generator) -> dict[str, Any]:
     truth = draw(count, rng)
-    electrons = np.exp(rng.uniform(*np.log(ELECTRONS), count))
+    electrons = ELECTRONS[0] * (ELECTRONS[1] / ELECTRONS[0]) ** rng.uniform(0.0, 1.0, count)
     images = shared_sorter().images(truth)
     fine = frames(images + BACKGROUND / images[0].size, electrons, rng)
     blocks = fine.reshape(count, 64, 2, 64, 2).sum(axis=(2, 4))

@@ -56,8 +56,8 @@ class SorterOptics:
     oversampling : float
         Of S1, against its steepest phase.
     step : float
-        Sampling of S2 in units of `a`. Behind the corrector the phase is flat but for the misalignments, so that only what lands more
-        than ``2 pi / step`` hbar away is folded back onto the camera.
+        Sampling of S2 in units of `a`. Behind the corrector the phase is flat but for the misalignments, so that only what lands
+        more than ``2 pi / step`` hbar away is folded back onto the camera.
     """
 
     strength: float = 60.0
@@ -113,14 +113,14 @@ class Sorter:
         """Amplitudes just before S1, shape ``(components, y, x)``; the intensities of all add up to 1 without the shadows."""
         y, x = np.meshgrid(self._x, self._x, indexing="ij")
         cell = (self._x[1] - self._x[0]) ** 2
-        rim = np.sqrt(cell)
+        rim = float(np.sqrt(cell))
         radius = np.hypot(x, y)
         inside = np.clip((1.0 - radius) / rim + 0.5, 0.0, 1.0)
         amplitudes = self.state.amplitudes(radius, np.arctan2(y, x)) * inside
         amplitudes /= np.sqrt(np.sum(np.abs(amplitudes) ** 2) * cell)
         o = self.optics
-        away = np.where(x < 0, np.abs(y), radius)  # from the needle, and in front of it from its tip
-        needle = np.clip((away - 0.5 * o.needle_width) / rim + 0.5, 0.0, 1.0)
+        away: np.ndarray = np.where(x < 0, np.abs(y), radius)  # from the needle, and in front of it from its tip
+        needle: np.ndarray = np.clip((away - 0.5 * o.needle_width) / rim + 0.5, 0.0, 1.0)
         tip = np.clip((radius - o.tip_radius) / rim + 0.5, 0.0, 1.0)
         return np.asarray(amplitudes * needle * tip)
 
@@ -170,7 +170,7 @@ class Sorter:
             raise ValueError(f"|df| must not exceed {reach:g} rad, got {np.abs(df).max():g}")
         polynomials = np.cos(np.arccos(df / reach)[:, None] * np.arange(len(self._table)))
         both = polynomials.astype(np.float32) @ self._table
-        return both.view(np.complex64).reshape(len(df), -1, len(self.v), len(self.u))
+        return np.asarray(both.view(np.complex64).reshape(len(df), -1, len(self.v), len(self.u)))
 
     def _corrector(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``exp(-zeta (w - s))`` and zeta, for ``w = u + i v``: its real part is exp(-u') cos(v') in the corrector's own frame."""
@@ -261,9 +261,8 @@ class Sorter:
 def frames(images: np.ndarray, electrons: float | np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Counted pictures: Poisson noise for `electrons` that enter, shape as `images`, float32."""
     electrons = np.asarray(electrons, dtype=float)
-    return rng.poisson(images * electrons.reshape(electrons.shape + (1,) * (images.ndim - electrons.ndim))).astype(
-        np.float32
-    )
+    mean = images * electrons.reshape(electrons.shape + (1,) * (images.ndim - electrons.ndim))
+    return np.asarray(rng.poisson(mean), dtype=np.float32)
 
 
 def resolution_hbar(hbar: np.ndarray, spectrum: np.ndarray) -> float:

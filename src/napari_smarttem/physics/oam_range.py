@@ -15,4 +15,4 @@ HALF_RANGES = np.array([RANGES[name] for name in PARAMETERS])
 
 def draw(count: int, rng: np.random.Generator, reach: float = 1.0) -> np.ndarray:
     """Misalignments spread evenly over `reach` times the ranges, shape (count, 5)."""
-    return rng.uniform(-reach, reach, (count, len(PARAMETERS))) * HALF_RANGES
+    return np.asarray(rng.uniform(-reach, reach, (count, len(PARAMETERS))) * HALF_RANGES)

@@ -89,6 +89,6 @@ def chiral(arms: int, depth_rad: float, winding: float) -> InputState:
     """
 
     def wave(radius: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
-        return np.exp(1j * depth_rad * np.cos(arms * azimuth + winding * np.log(np.maximum(radius, 1e-6))))
+        return np.asarray(np.exp(1j * depth_rad * np.cos(arms * azimuth + winding * np.log(np.maximum(radius, 1e-6)))))
 
     return InputState(f"spiral of {arms} arms", (wave,))

@@ -150,7 +150,7 @@ class Steering:
     @property
     def sigma(self) -> np.ndarray:
         """Standard deviations of the misalignments, in their own units."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0)) * self.scale
+        return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance), 0.0)) * self.scale)
 
     @property
     def parameters(self) -> np.ndarray:

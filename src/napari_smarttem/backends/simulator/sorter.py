@@ -143,7 +143,7 @@ class SorterPart:
         mean = sorter.images(at)[0].astype(float)
         mean += BACKGROUND / mean.size
         with self.lock:
-            return self._noise.poisson(mean * self.electrons_per_s * exposure_s).astype(np.float32)
+            return np.asarray(self._noise.poisson(mean * self.electrons_per_s * exposure_s), dtype=np.float32)
 
 
 class SorterCamera:
