@@ -178,9 +178,9 @@ def test_undoing_everything_returns_to_the_proposals(actions):
 
 def test_ten_thousand_verdicts_are_quick():
     review = opened(10_000)
-    began = time.perf_counter()
+    began = time.thread_time()  # of this thread alone: the machine may be busy with something else
     review.approve([f"t{i}" for i in range(10_000)])
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert review.counts()[TargetState.APPROVED] == 10_000
 
 

@@ -292,21 +292,21 @@ class Journal:
 
 def parse_line(line: bytes, number: int) -> Any:
     """One line of ``run.jsonl`` as a document; `JournalError` where it is not what was written."""
+    # The checksum is over the document's own characters, which lie between the envelope's head and its closing brace.
+    head, _, rest = line.partition(b'"doc":')
+    text = rest[:-1]
     try:
-        envelope = json.loads(line)
+        envelope = json.loads(head + b'"doc":0}')
         sequence, crc = envelope["seq"], envelope["crc"]
     except (ValueError, KeyError, TypeError) as error:
         raise JournalError(f"line {number + 1} is not a journal line") from error
-    # The checksum is over the document's own characters, which lie between the envelope's head and its closing brace.
-    text = line[line.index(b'"doc":') + len(b'"doc":') : -1]
-    if sequence != number or zlib.crc32(text) != crc:
+    if rest[-1:] != b"}" or sequence != number or zlib.crc32(text) != crc:
         raise JournalError(f"line {number + 1} does not match its checksum or its place")
     try:
         return _DOCUMENT.validate_json(text)
     except ValidationError as error:
-        raise JournalError(
-            f"line {number + 1} holds a document this version does not know: {error.errors()[0]['msg']}"
-        ) from error
+        why = error.errors()[0]["msg"]
+        raise JournalError(f"line {number + 1} holds a document this version does not know: {why}") from error
 
 
 def _with_suffix(path: Path) -> Path:
