@@ -1,0 +1,250 @@
+"""What is known of the alignments of one viewer: readings, what was changed, how to take it back. Outlives the dock."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from ..alignment.reading import Reading
+from ..schema import Frame, StepResult
+from .base import Relay, session_for
+from .layers import unwrapped
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A reading with where and when it was made.
+
+    Attributes
+    ----------
+    target : str
+    reading : Reading
+    controls : dict of str to float
+        As they stood.
+    at : str
+        Wall-clock time.
+    """
+
+    target: str
+    reading: Reading
+    controls: dict[str, float]
+    at: str = field(default_factory=lambda: f"{datetime.now():%H:%M:%S}")
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A change of controls that a run has made: what it was, and the values before and after."""
+
+    words: str
+    target: str
+    before: dict[str, float]
+    after: dict[str, float]
+    at: str = field(default_factory=lambda: f"{datetime.now():%H:%M:%S}")
+
+
+@dataclass
+class Going:
+    """The run that goes on now."""
+
+    words: str
+    target: str
+    before: dict[str, float]
+    now: dict[str, float]
+    undoes: int = 0
+    readings: int = 0
+    sets: int = 0
+
+
+class AlignmentRecord(QObject):
+    """Hears the runs that the Alignment dock began, and keeps what they found.
+
+    Attributes
+    ----------
+    entries : list of Entry
+    moved : list of Moved
+        What can be undone, the newest last.
+    responses : dict of str to dict
+        What the controls of a target do, once learned: control -> misalignment -> slope.
+    focus : dict of str to float
+        Target -> value of its control C1 at which C1 is believed to be zero.
+    frames : dict of str to Frame
+        The newest picture of each target.
+    """
+
+    read = Signal(object)
+    """An `Entry`, or None where what is known of the controls has changed."""
+    ended = Signal(str, str)
+    """Outcome (``finished``, ``stopped``, ``failed``) and reason of a run that was begun here."""
+    noted = Signal(str, str)
+    """Level and text of what a run says besides."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self.entries: list[Entry] = []
+        self.moved: list[Moved] = []
+        self.responses: dict[str, dict[str, dict[str, float]]] = {}
+        self.focus: dict[str, float] = {}
+        self.frames: dict[str, Frame] = {}
+        self.going: Going | None = None
+        self._relay = Relay(self)
+        self._relay.listen(session.step_finished, self._steps_finished, every=True)
+        self._relay.listen(session.status_changed, self._status_changed)
+        self._relay.listen(session.instrument_changed, self._instrument_changed)
+
+    # ------------------------------------------------------------------------------------------------- for the dock
+
+    def begin(self, words: str, target: str, controls: Mapping[str, float], undoes: int = 0) -> None:
+        """A run is about to start; `controls` are the present values, `undoes` the number of changes that it takes back."""
+        self.going = Going(words, target, dict(controls), dict(controls), undoes)
+
+    def forget_run(self) -> None:
+        """The run did not start."""
+        self.going = None
+
+    def newest(self, target: str) -> Entry | None:
+        """The last reading of a target."""
+        return next((entry for entry in reversed(self.entries) if entry.target == target), None)
+
+    def of(self, target: str) -> list[Entry]:
+        """All readings of a target, the oldest first."""
+        return [entry for entry in self.entries if entry.target == target]
+
+    def undoable(self, target: str) -> list[Moved]:
+        """Changes of a target's controls that can be taken back, the newest last."""
+        return [one for one in self.moved if one.target == target]
+
+    # ------------------------------------------------------------------------------------------ what the session says
+
+    def _steps_finished(self, results: list[StepResult]) -> None:
+        going = self.going
+        if going is None:
+            return
+        for result in results:
+            step = result.step
+            if step.kind == "take_image" and result.frames:
+                self.frames[going.target] = result.frames[0]
+            elif step.kind == "set_optics" and result.ok:
+                going.now.update({name: float(value) for name, value in step.values.items()})
+                going.sets += 1
+            elif step.kind == "note":
+                self._noted(going, step)
+
+    def _noted(self, going: Going, step: Any) -> None:
+        reading = reading_of(step.data)
+        if reading is not None:
+            going.readings += 1
+            entry = Entry(going.target, reading, dict(going.now))
+            self.entries.append(entry)
+            if reading.good and "C1" in reading.names and "C1" in going.now:
+                slope = self.responses.get(going.target, {}).get("C1", {}).get("C1", 1.0)
+                self.focus[going.target] = going.now["C1"] - reading.value("C1") / slope
+            self.read.emit(entry)
+            return
+        learned = response_of(step.data, self.newest(going.target))
+        if learned:
+            self.responses[going.target] = learned
+            self.read.emit(None)
+        self.noted.emit(step.level, step.text)
+
+    def _status_changed(self, status: Any) -> None:
+        going = self.going
+        if status.active or going is None or str(status.state) not in {"finished", "failed"}:
+            return
+        self._relay.flush()  # the last steps first
+        self.going = None
+        if status.outcome == "finished":
+            self._keep(going)
+        self.ended.emit(status.outcome or str(status.state), status.reason)
+
+    def _keep(self, going: Going) -> None:
+        changed = {name for name, value in going.now.items() if value != going.before.get(name)}
+        if going.undoes:
+            mine = self.undoable(going.target)[-going.undoes :]
+            self.moved = [one for one in self.moved if one not in mine]
+        elif changed:
+            before = {name: going.before[name] for name in changed if name in going.before}
+            self.moved.append(Moved(going.words, going.target, before, {name: going.now[name] for name in changed}))
+
+    def _instrument_changed(self, *_: Any) -> None:
+        """Another instrument, or none: nothing that was done to the last one can be taken back on this one."""
+        self.entries.clear()
+        self.moved.clear()
+        self.responses.clear()
+        self.focus.clear()
+        self.frames.clear()
+        self.read.emit(None)
+
+
+def reading_of(data: Mapping[str, Any]) -> Reading | None:
+    """The reading in a note's data: as clicks write it, or as the loops do; None where there is none."""
+    if isinstance(data.get("reading"), Mapping):
+        return Reading.model_validate(data["reading"])
+    if isinstance(data.get("aberrations"), Mapping) and "verdict" in data:
+        return _measured(data)
+    values, sigma = data.get("parameters"), data.get("sigma")
+    if not isinstance(values, Mapping) or not isinstance(sigma, Mapping) or "trusted" not in data:
+        return None
+    names, good = tuple(values), bool(data["trusted"])
+    return Reading(
+        names=names,
+        units=("",) * len(names),
+        values=tuple(float(values[name]) for name in names),
+        covariance=_diagonal([float(sigma[name]) for name in names]),
+        good=good,
+        verdict="good" if good else f"the model explains only {float(data.get('explained') or 0):.0%} of the picture",
+        figures={key: float(data[key]) for key in ("merit", "explained", "electrons") if data.get(key) is not None},
+    )
+
+
+def _measured(data: Mapping[str, Any]) -> Reading:
+    """A measurement of aberrations as `Measurement.as_dict` writes it."""
+    rows = data["aberrations"]
+    names = tuple(rows)
+    good = bool(data.get("good", data["verdict"] == "good")) and bool(names)
+    figures = {key: float(data[key]) for key in ("quarter_pi_mrad", "high_tension_v") if data.get(key) is not None}
+    return Reading(
+        names=names,
+        units=tuple(str(rows[name].get("units", "")) for name in names),
+        values=tuple(float(rows[name]["value"]) for name in names),
+        covariance=_diagonal([float(rows[name]["sigma"]) for name in names]),
+        good=good,
+        verdict=str(data["verdict"]),
+        figures=figures,
+    )
+
+
+def _diagonal(sigma: list[float]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, row)) for row in np.diag(np.square(sigma)))
+
+
+def response_of(data: Mapping[str, Any], newest: Entry | None) -> dict[str, dict[str, float]]:
+    """What a note says of the controls: control -> misalignment -> slope; empty where it says nothing."""
+    response = data.get("response")
+    if isinstance(response, Mapping):
+        return {str(name): {str(k): float(v) for k, v in slopes.items()} for name, slopes in response.items()}
+    controls = data.get("controls")
+    names = data.get("parameters") or (newest.reading.names if newest is not None else ())
+    matrix = np.asarray(response if response is not None else [], dtype=float)
+    if not isinstance(controls, (list, tuple)) or matrix.shape != (len(names), len(controls)):
+        return {}
+    return {
+        str(control): {str(name): float(matrix[row, column]) for row, name in enumerate(names)}
+        for column, control in enumerate(controls)
+    }
+
+
+_records: weakref.WeakKeyDictionary[Any, AlignmentRecord] = weakref.WeakKeyDictionary()
+
+
+def record_for(viewer: Any) -> AlignmentRecord:
+    """The record of a viewer, made at the first call."""
+    viewer = unwrapped(viewer)
+    if viewer not in _records:
+        _records[viewer] = AlignmentRecord(session_for(viewer))
+    return _records[viewer]
