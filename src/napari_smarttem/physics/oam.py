@@ -119,7 +119,7 @@ class Sorter:
         amplitudes = self.state.amplitudes(radius, np.arctan2(y, x)) * inside
         amplitudes /= np.sqrt(np.sum(np.abs(amplitudes) ** 2) * cell)
         o = self.optics
-        away: np.ndarray = np.where(x < 0, np.abs(y), radius)  # from the needle, and in front of it from its tip
+        away = np.asarray(np.where(x < 0, np.abs(y), radius))  # from the needle, and in front of it from its tip
         needle: np.ndarray = np.clip((away - 0.5 * o.needle_width) / rim + 0.5, 0.0, 1.0)
         tip = np.clip((radius - o.tip_radius) / rim + 0.5, 0.0, 1.0)
         return np.asarray(amplitudes * needle * tip)
