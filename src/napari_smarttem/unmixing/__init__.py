@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .result import Scree as Scree
     from .result import UnmixingResult as UnmixingResult
     from .result import match as match
-    from .save import save as save
+    from .result_file import save as save
 
 _WHERE = {
     "METHODS": "methods",
@@ -19,7 +19,7 @@ _WHERE = {
     "Scree": "result",
     "UnmixingResult": "result",
     "match": "result",
-    "save": "save",
+    "save": "result_file",
     "unmix": "engine",
 }
 __all__ = ["METHODS", "Match", "Scree", "UnmixingResult", "match", "save", "unmix"]
@@ -31,4 +31,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value  # otherwise the module `save` would stand here from now on, where the function should
+    return value

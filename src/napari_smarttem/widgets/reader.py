@@ -101,11 +101,14 @@ class Contents:
         Images in mrad or 1/nm, which belong on the angle plane.
     spectral : bool
         True where there are spectra for the Spectrum dock.
+    unmixable : bool
+        True where there is a map or line scan of spectra for the Unmixing dock.
     """
 
     layers: list[LayerData] = field(default_factory=list)
     patterns: list[tuple[LayerData, Frame]] = field(default_factory=list)
     spectral: bool = False
+    unmixable: bool = False
 
 
 def contents_of(path: Path) -> Contents:
@@ -116,10 +119,10 @@ def contents_of(path: Path) -> Contents:
 
     layers: list[LayerData] = []
     patterns: list[tuple[LayerData, Frame]] = []
-    spectral = False
+    spectral = unmixable = False
     for index, frame in enumerate(read(path)):
-        if is_spectrum_image(frame) or is_line_scan(frame) or len(frame.axes) == 1:
-            spectral = True
+        unmixable = unmixable or is_spectrum_image(frame) or is_line_scan(frame)
+        spectral = spectral or unmixable or len(frame.axes) == 1
         made = _frame_layers(path, index, frame)
         if (
             len(frame.axes) == 2
@@ -129,7 +132,7 @@ def contents_of(path: Path) -> Contents:
             patterns += [(layer, frame) for layer in made]
         else:
             layers += [_on_specimen(layer) for layer in made]
-    return Contents(layers, patterns, spectral)
+    return Contents(layers, patterns, spectral, unmixable)
 
 
 def _frame_layers(path: Path, index: int, frame: Frame) -> list[LayerData]:
@@ -320,5 +323,9 @@ def _open_docks(viewer: Any, path: Path, contents: Contents) -> None:
         dock = open_dock(viewer, "Angle plane")
         for _, frame in contents.patterns:
             dock.show_frame(frame)
+    if contents.unmixable:
+        from .unmixing import offer_file
+
+        offer_file(viewer, path)
     if contents.spectral:
         dataset_dropped(viewer, path)

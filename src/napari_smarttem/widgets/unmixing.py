@@ -22,12 +22,14 @@ from qtpy.QtWidgets import (
 from ..schema import BadInput, Frame
 from .base import SessionWidget, remember, remembered
 from .instrument import scrolled
+from .launch import dock_of
 from .layers import METADATA_KEY
 from .unmixing_bench import Bench, Unmixed, bench_for
 from .unmixing_compare import ComparePage
 from .unmixing_files import ResultFiles
 from .unmixing_input import Choice, Spectra, choices, load
 from .unmixing_labels import labels_for, labels_layers, new_labels_layer
+from .unmixing_lines import can_name_elements
 from .unmixing_live import LiveSpectra
 from .unmixing_pages import ComponentsPage, PixelPage, PreparePage, UnmixPage
 from .unmixing_prepare import PrepareActions
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 PAGES = ("Prepare", "Unmix", "Components", "Pixel", "Compare")
 PREPARE, UNMIX, COMPONENTS, PIXEL, COMPARE = range(5)
 PROGRESS_MS = 80
+DOCK_WIDTH = 430
 FILTER = "Spectra (*.hspy *.zspy *.dm3 *.dm4 *.emd *.bcf *.rpl *.pts *.spd *.smarttem);;All files (*)"
 NOTHING = "Drop a spectrum image (EELS, EDS, cathodoluminescence) on the window, or open one."
 
@@ -63,6 +66,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         self._loading: Any = None
         self._told = (0.0, "")
         self._wants_run = False
+        self._joined = False
         self.setAcceptDrops(True)
         self._build()
         self._wire()
@@ -122,6 +126,8 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
             self._fail(error)
             return
         remember("unmixing.method", settings["method"])
+        if not can_name_elements(spectra.frame.signal):
+            settings.pop("elements", None)
         steps = tuple(self.bench.preparation.steps) if self.bench.preparation is not None else ()
         self._run(lambda cancel: _unmix(spectra, steps, settings, self._report, cancel), self._unmixed, "Unmixing …")
 
@@ -225,6 +231,47 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         """Narrow enough to leave the maps the larger part of the window."""
         return QSize(400, 640)
 
+    def showEvent(self, event: Any) -> None:
+        """Napari puts a new dock below the others: there is no room for this one there."""
+        super().showEvent(event)
+        if not self._joined:
+            QTimer.singleShot(0, self.join_tabs)
+
+    def join_tabs(self) -> None:
+        """Become a tab beside another of our docks on the same side of the window, once; a person may move it afterwards."""
+        from qtpy.compat import isalive
+
+        mine = dock_of(self) if isalive(self) and not self._joined else None
+        if mine is None or mine.isFloating():
+            return
+        main = self.viewer.window._qt_window
+        others = [dock_of(one) for one in main.findChildren(SessionWidget) if one is not self]
+        side = main.dockWidgetArea(mine)
+        beside = [one for one in others if one is not None and one.isVisible() and main.dockWidgetArea(one) == side]
+        if mine.width() < DOCK_WIDTH:
+            main.resizeDocks([mine], [DOCK_WIDTH], Qt.Orientation.Horizontal)
+        if not beside:
+            return
+        self._joined = True
+        if beside[0] not in main.tabifiedDockWidgets(mine):
+            main.tabifyDockWidget(beside[0], mine)
+        mine.raise_()
+
+    def settle_in(self, in_front: bool) -> None:
+        """Become a tab, in front of the others or behind them."""
+        from qtpy.compat import isalive
+
+        if not isalive(self) or dock_of(self) is None:
+            return
+        self.join_tabs()
+        main = self.viewer.window._qt_window
+        beside = main.tabifiedDockWidgets(dock_of(self))
+        if in_front:
+            dock_of(self).raise_()
+        elif beside:
+            spectrum = [one for one in beside if one.windowTitle().startswith("Spectrum")]
+            (spectrum or beside)[0].raise_()
+
     def show_page(self, number: int) -> None:
         """Turn to a page."""
         self.pages.setCurrentIndex(number)
@@ -293,6 +340,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
     def _loaded(self, spectra: Spectra) -> None:
         self._loading = None
         self.bench.take(spectra)
+        self.join_tabs()
         self._show_input()
         self._show_prepared()
         if self._wants_run:
@@ -314,6 +362,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         self.unmixing.run.setToolTip(
             "Find endmembers and maps of the prepared data" if spectra is not None else "Open a spectrum image first"
         )
+        self.unmixing.elements.setEnabled(spectra is None or can_name_elements(spectra.frame.signal))
         self.unmixing.live.setVisible(spectra is not None and spectra.places_nm is not None)
 
     # ----------------------------------------------------------------------------------------------------- method
@@ -433,6 +482,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         if read is None:
             return
         preparation, settings = self.bench.preparation, self.settings()
+        settings.pop("elements", None)  # once is enough, when all has been measured
 
         def again(cancel: Any) -> Any:
             grown = read()
@@ -484,27 +534,12 @@ def _sums(frame: Frame) -> WindowSums | None:
 
 
 def offer_file(viewer: Any, path: str | Path) -> UnmixingDock:
-    """Open the dock as a tab behind our other docks, with a file that can be unmixed."""
+    """Open the dock with a file that can be unmixed: a tab behind the others, unless it was in front already."""
     from .base import open_dock
-    from .launch import dock_of
 
     main = viewer.window._qt_window
-    known = [dock_of(dock) for dock in main.findChildren(UnmixingDock)]
+    in_front = any(not one.visibleRegion().isEmpty() for one in main.findChildren(UnmixingDock))
     dock = open_dock(viewer, "Unmixing")
-    if not any(known):
-        _tabify(main, dock)
     dock.offer(path)
+    QTimer.singleShot(0, lambda: dock.settle_in(in_front))  # once the other docks that show the file are there
     return dock
-
-
-def _tabify(main: Any, dock: UnmixingDock) -> None:
-    """Beside the *Acquisition* dock where it is open: a tab behind it."""
-    from .acquisition import AcquisitionDock
-    from .launch import dock_of
-
-    for other in main.findChildren(AcquisitionDock):
-        neighbour = dock_of(other)
-        if neighbour is not None:
-            main.tabifyDockWidget(neighbour, dock_of(dock))
-            dock_of(dock).setWindowTitle("Unmixing")
-            return

@@ -70,18 +70,16 @@ class ComparePage(QWidget):
         """
         self.view.clear()
         for row, (i, j) in enumerate(match.pairs):
-            factor = match.signs[row] * match.scales[row]
-            one, other = first.maps[i], second.maps[j] * factor
+            brought = match.signs[row] * match.scales[row]
+            one, other = first.maps[i], second.maps[j] * brought
             low = float(min(np.nanmin(one), 0.0))
             high = float(np.nanpercentile(one, 99.8))
             high = high if high > low else low + 1.0
             table = pyqtgraph.ColorMap([0.0, 1.0], [(0, 0, 0), pyqtgraph.mkColor(colors[i])]).getLookupTable()
-            for column, (values, name) in enumerate(((one, names[0]), (other, names[1]))):
+            titles = (first.names[i], f"r = {match.correlations[row]:.3f}")
+            for column, (values, title) in enumerate(zip((one, other), titles, strict=True)):
                 box = self.view.addPlot(row=row, col=column)
-                box.setTitle(
-                    f"{first.names[i]}, {name}" if column == 0 else f"{name}: r = {match.correlations[row]:.3f}",
-                    size="8pt",
-                )
+                box.setTitle(title, size="8pt")
                 box.hideAxis("left")
                 box.hideAxis("bottom")
                 box.setMouseEnabled(False, False)
@@ -98,9 +96,13 @@ class ComparePage(QWidget):
             spectra.hideButtons()
             spectra.setMenuEnabled(False)
             spectra.hideAxis("left")
+            spectra.getAxis("bottom").enableAutoSIPrefix(False)
             spectra.plot(first.energy_ev, first.endmembers[i], pen=pyqtgraph.mkPen(colors[i], width=2))
-            scaled = second.endmembers[j] / factor if factor else second.endmembers[j]
+            scaled = second.endmembers[j] / brought if brought else second.endmembers[j]
             spectra.plot(second.energy_ev, scaled, pen=pyqtgraph.mkPen("#E8E8E8", width=1))
+        for column in range(3):
+            self.view.ci.layout.setColumnStretchFactor(column, 1)
+            self.view.ci.layout.setColumnPreferredWidth(column, 100)
         self.view.setMinimumHeight(ROW_HEIGHT * max(1, len(match.pairs)))
         self.verdict.setText(self._words(first, second, match, names))
         self.take.setEnabled(True)
@@ -109,8 +111,8 @@ class ComparePage(QWidget):
     def _words(first: UnmixingResult, second: UnmixingResult, match: Match, names: Sequence[Any]) -> str:
         unmatched = abs(first.components - second.components)
         text = (
-            f"Mean correlation of the maps {match.mean_correlation:.3f}, median angle of the spectra"
-            f" {float(np.median(match.angles_deg)):.2f}°; χ² per channel {first.chi2:.3f} ({names[0]}) and"
-            f" {second.chi2:.3f} ({names[1]})."
+            f"Left {names[0]}, middle {names[1]}, right their spectra ({names[1]} in white). Mean correlation of the maps"
+            f" {match.mean_correlation:.3f}, median angle of the spectra {float(np.median(match.angles_deg)):.2f}°;"
+            f" χ² per channel {first.chi2:.3f} and {second.chi2:.3f}."
         )
         return text + (f" {unmatched} without a partner." if unmatched else "")

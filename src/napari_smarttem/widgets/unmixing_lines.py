@@ -42,7 +42,7 @@ def line_table(signal: str) -> tuple[Line, ...]:
 
     found = []
     for symbol, facts in elements.as_dictionary().items():
-        atomic = facts.get("Atomic_properties", {})
+        atomic = facts.get("Atomic_properties", {}) if isinstance(facts, dict) else {}
         if signal.upper().startswith("EDS"):
             for name, line in atomic.get("Xray_lines", {}).items():
                 if float(line["weight"]) >= SMALLEST_WEIGHT:
@@ -104,6 +104,11 @@ Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf 
 Ra Ac Th Pa U
 """
 SYMBOLS = frozenset(_PERIODIC.split())
+
+
+def can_name_elements(signal: str) -> bool:
+    """True for X-ray and energy-loss spectra; light tells no elements."""
+    return signal.upper().startswith(("EDS", "EDX", "EELS"))
 
 
 def spectrum_kind(result: Any) -> str:

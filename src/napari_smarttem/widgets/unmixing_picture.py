@@ -104,9 +104,9 @@ def _draw_image(box: Any, values: np.ndarray, canvas: Canvas, name: str, color: 
     arguments: dict[str, Any] = {"extent": (0, width, height, 0), "interpolation": "nearest", "aspect": "equal"}
     if color is not None:
         high = float(np.nanpercentile(values, 99.8))
-        arguments |= {"cmap": LinearSegmentedColormap.from_list(name, ["#000000", color])}
+        cmap = LinearSegmentedColormap.from_list(name, ["#000000", color])
+        arguments |= {"cmap": cmap.with_extremes(bad="#303030")}
         arguments |= {"vmin": min(0.0, float(np.nanmin(values))), "vmax": high if high > 0 else 1.0}
-        arguments["cmap"].set_bad("#303030")
     box.imshow(values, **arguments)
     box.set_title(name, fontsize=7)
     box.set_xticks([])
@@ -117,6 +117,14 @@ def _draw_image(box: Any, values: np.ndarray, canvas: Canvas, name: str, color: 
     box.text(
         start + length / 2, 0.89 * height, f"{length:g} {x.units}", color="white", fontsize=6, ha="center", va="bottom"
     )
+
+
+def _signed_root(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _signed_square(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.square(values)
 
 
 def _draw_spectra(
@@ -139,6 +147,8 @@ def _draw_spectra(
             box.axvline(at, color="#808080", lw=0.4, ls=":")
             box.text(at, top * (1.0 - 0.17 * (number % 3)), f" {line.name}", fontsize=5, va="top", color="#303030")
         box.set_ylabel(result.names[i], fontsize=5)
+        if result.endmembers[i].min() >= -0.02 * top:  # a square root shows small lines beside large ones
+            box.set_yscale("function", functions=(_signed_root, _signed_square))
         box.tick_params(labelsize=5)
         box.set_xlim(float(energy[0]), float(energy[-1]))
     boxes[-1].set_xlabel(f"Energy ({unit})", fontsize=6)

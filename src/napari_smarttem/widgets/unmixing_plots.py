@@ -35,6 +35,8 @@ class Graph(pyqtgraph.PlotWidget):
         self.hideButtons()
         self.setLabel("bottom", bottom)
         self.setLabel("left", left)
+        if bottom:
+            self.getAxis("bottom").setHeight(42)  # what pyqtgraph takes by itself cuts the descenders off
         for side in ("bottom", "left"):
             self.getAxis(side).enableAutoSIPrefix(False)
         self._take_text_color()
@@ -79,6 +81,8 @@ class EndmemberPlot(Graph):
 
     def __init__(self) -> None:
         super().__init__("Energy (eV)", "Counts", 230)
+        self._logarithmic = False
+        self._shown: tuple[Any, ...] | None = None
         self._curves: list[Any] = []
         self._markers: list[Any] = []
         self.scene().sigMouseClicked.connect(self._clicked)
@@ -87,6 +91,7 @@ class EndmemberPlot(Graph):
         self, energy_ev: np.ndarray, spectra: np.ndarray, colors: Sequence[str], visible: Sequence[bool], selected: int
     ) -> None:
         """Draw ``(k, energy)`` spectra."""
+        self._shown = (energy_ev, spectra, colors, visible, selected)
         while len(self._curves) > len(spectra):
             self.removeItem(self._curves.pop())
         while len(self._curves) < len(spectra):
@@ -98,7 +103,21 @@ class EndmemberPlot(Graph):
             curve.setPen(pyqtgraph.mkPen(color, width=2 if chosen else 1))
             curve.setZValue(1 if chosen else 0)
             curve.setVisible(bool(visible[number]) or chosen)
-            curve.setData(energy_ev, spectra[number])
+            curve.setData(energy_ev, self._scaled(spectra[number]))
+
+    def set_logarithmic(self, on: bool) -> None:
+        """Counts on a logarithmic axis; what is not positive is drawn on the floor, four decades below the largest."""
+        self._logarithmic = on
+        self.getAxis("left").setLogMode(on)
+        if self._shown is not None:
+            self.show_spectra(*self._shown)
+        self.enableAutoRange()
+
+    def _scaled(self, counts: np.ndarray) -> np.ndarray:
+        if not self._logarithmic:
+            return counts
+        floor = 1e-4 * max(float(np.max(counts)), 1e-12)
+        return np.log10(np.maximum(counts, floor))
 
     def show_lines(self, lines: Sequence[Line], color: str) -> None:
         """Name lines or edges where they lie."""

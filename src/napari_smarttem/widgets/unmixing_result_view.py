@@ -36,7 +36,7 @@ class ResultView:
         page.merge.clicked.connect(self.merge_selected)
         page.drop.clicked.connect(self.drop_selected)
         page.undo.clicked.connect(self.undo_edit)
-        page.log.toggled.connect(lambda on: page.plot.setLogMode(y=on))
+        page.log.toggled.connect(page.plot.set_logarithmic)
         page.plot.energy_clicked.connect(self._energy_clicked)
         self.pixel.plot.window_dragged.connect(self._window_dragged)
         self.pixel.window.toggled.connect(self._window_toggled)
@@ -94,6 +94,7 @@ class ResultView:
         if fresh:
             self._pixel = None
             self.compare.clear()
+            self._suggest_second(result.method)
             energy = result.energy_ev
             low, high = sorted((float(energy[0]), float(energy[-1])))
             if not low <= self._window[0] < self._window[1] <= high:
@@ -106,6 +107,14 @@ class ResultView:
             self._show_pixel(*self._pixel)
         if self.pixel.window.isChecked():
             self._draw_window()
+
+    def _suggest_second(self, first: str) -> None:
+        """The method to compare with is another one than the first."""
+        box = self.compare.method
+        if box.currentData() in {first, "auto"}:
+            other = next((n for n in ("nmf", "vca", "ica") if n != first and box.findData(n) >= 0), None)
+            if other is not None:
+                box.setCurrentIndex(box.findData(other))
 
     def _title_of(self, method: str) -> str:
         index = self.unmixing.method.findData(method)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QBrush, QColor
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QColorDialog, QHeaderView, QTableWidget, QTableWidgetItem
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ComponentTable(QTableWidget):
             found = result.elements or ((),) * count
             for row, share in enumerate(_shares(result)):
                 self._put(row, SHOWN, "", checked=visible[row])
-                self._put(row, COLOR, "").setBackground(QBrush(QColor(colors[row])))
+                self._put(row, COLOR, "").setData(Qt.ItemDataRole.DecorationRole, QColor(colors[row]))
                 self._put(row, NAME, result.names[row], editable=True)
                 self._put(row, ELEMENTS, ", ".join(found[row]), editable=True)
                 self._put(row, SHARE, f"{100 * share:.0f} %")
@@ -107,7 +107,7 @@ class ComponentTable(QTableWidget):
 
     def _double_clicked(self, row: int, column: int) -> None:
         if column == COLOR:
-            present = self.item(row, COLOR).background().color()
+            present = self.item(row, COLOR).data(Qt.ItemDataRole.DecorationRole)
             color = QColorDialog.getColor(present, self, "Colour of the component")
             if color.isValid():
                 self.colored.emit(row, color.name())
