@@ -27,6 +27,11 @@ def simulator(request):
 
 
 @pytest.fixture(scope="class")
+def simulator_with_sorter():
+    yield from connected("simulator", "guard", speed=None, seed=3, sorter=True)
+
+
+@pytest.fixture(scope="class")
 def simulator_in_real_time():
     yield from connected("simulator", "guard", speed=1.0, seed=3)
 
@@ -50,6 +55,12 @@ class TestSimulator(ContractSuite):
     @pytest.fixture
     def instrument(self, simulator):
         return simulator
+
+
+class TestSimulatorWithSorter(ContractSuite):
+    @pytest.fixture
+    def instrument(self, simulator_with_sorter):
+        return simulator_with_sorter
 
 
 class TestSimulatorInRealTime(ContractSuite):

@@ -13,11 +13,15 @@ limit of pictures (which is then their figure).
 ``r2_min``, ``coverage_68`` and ``coverage_95`` are measured on fresh pictures of the model; ``..._other_camera`` on pictures
 of the simulator, which has another source, needle, background and pixel. ``ambiguous`` is the share of pictures of the plane
 wave at 10 000 electrons that another, different set of misalignments explains nearly as well.
+
+Where ``SMARTTEM_BENCH_PICTURES`` names a folder, one alignment is drawn into it, picture by picture.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +31,11 @@ from ..alignment.targets.oam_sorter import OamSorterTarget
 from ..backends.simulator.sorter import BACKGROUND, shared_sorter
 from ..physics.oam import PARAMETERS, frames
 from ..physics.oam_range import HALF_RANGES, draw
+from .parts.oam_pictures import series
 from .parts.oam_runs import Bench, Way, align_many, learned_responses, nelder_mead, spsa
 from .report import figure, report
 
+PICTURES = "SMARTTEM_BENCH_PICTURES"
 ELECTRONS = (1e4, 1e5)
 FRAMES = 5
 HOLD = 5
@@ -40,6 +46,9 @@ SEARCH_FRAMES = 200
 def run(*, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Measure; the figures of ``smarttem bench oam``."""
     with one_thread():
+        folder = os.environ.get(PICTURES)
+        if folder:
+            series(Path(folder) / "oam-sorter.png", seed=seed)
         return report("oam", seed, _figures(quick, seed))
 
 
