@@ -211,7 +211,8 @@ def _keep_best(
         **task.card(),
         "metrics": figures,
         "training": {
-            "command": f"smarttem train {task.name.replace('_', '-')} --seed {plan['seed']} --steps {plan['steps']} --batch {plan['batch']}",
+            "command": f"smarttem train {task.name.replace('_', '-')} "
+            f"--seed {plan['seed']} --steps {plan['steps']} --batch {plan['batch']}",
             "seed": plan["seed"],
             "steps_done": state["step"],
             "steps_planned": plan["steps"],
