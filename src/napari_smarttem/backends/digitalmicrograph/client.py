@@ -19,7 +19,7 @@ from ...schema import (
     InstrumentInfo,
     PlanContext,
 )
-from ..base import CAPABILITIES, Camera, CancelToken, Scanner, Spectrometer
+from ..base import CAPABILITIES, Blanker, Camera, CancelToken, Optics, Scanner, Spectrometer, Stage
 from .detectors import BridgeCamera, BridgeSpectrometer
 from .link import Link, ServerRestarted
 from .scanner import NM_PER, BridgeScanner
@@ -67,9 +67,11 @@ class DigitalMicrograph:
         except BaseException:
             self.link.close()
             raise
-        self.optics = None
-        self.stage = BridgeStage(self) if self.described["stage"] and self.described["allow"]["stage"] else None
-        self.blanker = BridgeBlanker(self) if self.described["blanker"] else None
+        self.optics: Optics | None = None
+        self.stage: Stage | None = (
+            BridgeStage(self) if self.described["stage"] and self.described["allow"]["stage"] else None
+        )
+        self.blanker: Blanker | None = BridgeBlanker(self) if self.described["blanker"] else None
         self.camera: Camera | None = (
             BridgeCamera(self) if self.described["camera"] is not None and settings.camera_mrad_per_pixel else None
         )

@@ -53,6 +53,7 @@ BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
 LOGIN_S, FRAME_S, BEAT_S, SILENCE_S = 5.0, 20.0, 0.5, 10.0
 MOST_CONNECTIONS, MOST_SESSIONS, REPLIES_KEPT = 16, 16, 2
 LARGEST_REPLY = 1 << 28
+STRIP_S = 0.5
 
 
 class WireError(Exception):
@@ -223,7 +224,7 @@ class Microscope:
         self.rotation = 0.0
         self.geometry: Dict[str, Any] = {}
         self.magnification: Any = None
-        self.scanning: List[Tuple[str, Any]] = []
+        self.scanning: List[Tuple[str, Callable[[], np.ndarray]]] = []
         self.probe: Optional[Tuple[float, float]] = None
         self.placed = 0.0
         self.exposed = False
@@ -334,7 +335,7 @@ class Microscope:
         rotation = _real(args, "rotation", -360.0, 360.0)
         if not self.signals:
             raise Refusal("missing", "DigiScan has no signal; switch a detector on in its set-up.")
-        blanked = self.is_blanked()
+        blanked, exposed = self.is_blanked(), self.exposed
         if blanked is False:
             self.blank({"blanked": True})
         try:
@@ -342,6 +343,7 @@ class Microscope:
         finally:
             if blanked is False:
                 self.blank({"blanked": False})
+                self.exposed = exposed  # this was not the client's wish
         for image in images.values():
             valid = self.ask("DSIsValidDSImage(ref)", before="Image ref := FindImageByID(%d)" % image.GetID())[0]
             if not valid:
@@ -382,26 +384,27 @@ class Microscope:
         started = self.clock()
         if area is None:
             images = self._scan_whole(columns, rows, dwell_us, self.rotation, names)
+            arrays, last = [image.GetNumArray().copy() for image in images.values()], next(iter(images.values()))
         else:
-            box = [float(v) for v in area] if isinstance(area, list) and len(area) == 4 else []
-            if not box or not all(math.isfinite(v) for v in box) or box[2] <= box[0] or box[3] <= box[1]:
+            box = area if isinstance(area, list) and len(area) == 4 else []
+            numbers = all(type(v) in (int, float) and math.isfinite(v) for v in box)
+            if not box or not numbers or box[2] <= box[0] or box[3] <= box[1]:
                 raise Refusal("bad", "An area is [top, left, bottom, right] in pixels of the reference image.")
             top, left, bottom, right = box
             if min(top, left) < 0 or bottom > self.shape[0] or right > self.shape[1]:
                 raise Refusal("limit", "The area leaves the scan field; nothing was scanned.")
-            images = collections.OrderedDict()
+            arrays, last = [], None
             for name in names:
-                images[name] = self._scan_area(name, rows, columns, (top, left, bottom, right), dwell_us)
+                data, last = self._scan_area(name, rows, columns, (top, left, bottom, right), dwell_us)
+                arrays.append(data)
         finished = self.clock()
-        first = next(iter(images.values()))
-        arrays = [image.GetNumArray().copy() for image in images.values()]
-        _, scale, unit = first.GetDimensionCalibration(0, 0)
+        _, scale, unit = last.GetDimensionCalibration(0, 0)
         head = {
             "started": started,
             "finished": finished,
             "scale": float(scale),
             "unit": _text(unit),
-            "tags": self._tags(first),
+            "tags": self._tags(last),
         }
         return head, arrays
 
@@ -416,7 +419,7 @@ class Microscope:
         try:
             for name, image in images.items():
                 self.dm.DS_SetParametersSignal(parameters, numbers[name], 4, True, image.GetID())
-            self.scanning = list(images.items())
+            self.scanning = [(name, lambda i=image: i.GetNumArray().copy()) for name, image in images.items()]
             self.dm.DS_StartAcquisition(parameters, False, False)
             expected_s = height * (width * dwell_us + self.flyback_us) * 1e-6
             self._wait_for_scan(expected_s)
@@ -434,19 +437,34 @@ class Microscope:
 
     def _scan_area(
         self, name: str, rows: int, columns: int, area: Tuple[float, float, float, float], dwell_us: float
-    ) -> Any:
-        target = self.dm.CreateImage(np.zeros((rows, columns), dtype=np.uint32))
-        self.scanning = [(name, target)]
+    ) -> Tuple[np.ndarray, Any]:
+        """An area with one signal, in strips: GMS does not give the word back before such a scan is over.
+
+        Gives the pixels and the image of the last strip, which knows calibration and tags.
+        """
+        top, left, bottom, right = area
+        line_s = (columns * dwell_us + self.flyback_us) * 1e-6
+        strip, pitch = max(1, min(rows, int(STRIP_S / line_s))), (bottom - top) / rows
+        data = np.zeros((rows, columns), dtype=np.uint32)
+        self.scanning = [(name, data.copy)]
+        target = None
         try:
-            self.run(
-                "Image ref := FindImageByID(%d)\nImage target := FindImageByID(%d)\n"
-                "DSScanSubRegion(ref, target, %r, %r, %r, %r, %r)"
-                % (self.references[name].GetID(), target.GetID(), *area, float(dwell_us))
-            )
-            self._wait_for_scan(rows * (columns * dwell_us + self.flyback_us) * 1e-6)
+            for first in range(0, rows, strip):
+                self.attend()
+                last = min(rows, first + strip)
+                if target is None or last - first != strip:
+                    target = self.dm.CreateImage(np.zeros((last - first, columns), dtype=np.uint32))
+                edges = (top + first * pitch, left, min(top + last * pitch, float(self.shape[0])), right)
+                self.run(
+                    "Image ref := FindImageByID(%d)\nImage target := FindImageByID(%d)\n"
+                    "DSScanSubRegion(ref, target, %r, %r, %r, %r, %r)"
+                    % (self.references[name].GetID(), target.GetID(), *edges, float(dwell_us))
+                )
+                self._wait_for_scan((last - first) * line_s)
+                data[first:last] = target.GetNumArray()
         finally:
             self.scanning = []
-        return target
+        return data, target
 
     def _wait_for_scan(self, expected_s: float) -> None:
         """Until DigiScan has finished; urgent commands are attended to meanwhile, a cancelled scan is stopped."""
@@ -463,7 +481,7 @@ class Microscope:
 
     def live(self, _args: Dict[str, Any]) -> Tuple[Dict[str, Any], List[np.ndarray]]:
         """The scan under way, as far as it has come."""
-        return {"signals": [name for name, _ in self.scanning]}, [i.GetNumArray().copy() for _, i in self.scanning]
+        return {"signals": [name for name, _ in self.scanning]}, [look() for _, look in self.scanning]
 
     # -- the stationary probe
 
@@ -1047,7 +1065,7 @@ class Bridge:
         try:
             if job.cancelled:
                 raise Refusal("cancelled", "Stopped before it began.")
-            if job.verb in ("move_probe", "visit", "spectrum", "scan") or job.args.get("blanked") is False:
+            if job.verb in ("move_probe", "visit", "scan") or job.args.get("blanked") is False:
                 job.session.using_beam = True
             action = getattr(self.microscope, job.verb)
             if job.verb == "visit":

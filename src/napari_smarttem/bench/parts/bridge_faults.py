@@ -100,7 +100,7 @@ class Operator:
         camera = gms.camera
         assert camera is not None
         self._expose = camera.AcquireInPlace
-        camera.AcquireInPlace = self.expose  # type: ignore[method-assign]
+        camera.AcquireInPlace = self.expose  # type: ignore[method-assign,assignment]
 
     def interfere(self, name: str) -> None:
         """Do what is wished for, once, while the beam stands on the specimen."""

@@ -156,7 +156,7 @@ class InstantWorld:
 
     def __init__(self, virtual: bool = False, field_nm: float = 200.0) -> None:
         self.field_nm = field_nm
-        self.signals = ("HAADF", "BF")
+        self.signals: tuple[str, ...] = ("HAADF", "BF")
         self.blanked = False
         self.virtual_s = 0.0 if virtual else None
         self.position: tuple[float, float] | None = None
@@ -178,10 +178,10 @@ class InstantWorld:
     def image(
         self, signals: tuple[str, ...], y: np.ndarray, x: np.ndarray, dwell_s: float, tilted: np.ndarray | None
     ) -> dict[str, np.ndarray]:
-        """A ramp along x and y, in hundredths of a nm from the corner of the field."""
+        """Where the samples lie: x in the first signal, y in the second, in hundredths of a nm from a field before the middle."""
         grid_y, grid_x = np.meshgrid(y, x, indexing="ij") if tilted is None else tilted
-        ramp = np.clip(100 * (grid_x + self.field_nm) + 1000 * np.floor(grid_y + self.field_nm), 0, 4e9)
-        return dict.fromkeys(signals, ramp)
+        places = (100 * (grid_x + self.field_nm), 100 * (grid_y + self.field_nm))
+        return {name: np.clip(places[self.signals.index(name)], 0, 4e9) for name in signals}
 
     def spectrum(self, exposure_s: float, energy_ev: float, dispersion_ev: float) -> np.ndarray:
         """See the class."""

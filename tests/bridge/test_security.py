@@ -1,0 +1,212 @@
+"""Who may talk to the server, and what it listens to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import pytest
+
+from napari_smarttem.backends.digitalmicrograph import connect, server, wire
+from napari_smarttem.backends.digitalmicrograph.fake_gms import FakeGMS, InstantWorld, run
+from napari_smarttem.backends.digitalmicrograph.link import Link
+from napari_smarttem.schema import BadInput, InstrumentFault
+
+from .conftest import TOKEN
+
+
+@pytest.fixture(scope="module")
+def running():
+    with run(instant=True, speed=None, token=TOKEN) as found:
+        yield found
+
+
+def dial(running):
+    channel = wire.Channel(socket.create_connection(("127.0.0.1", int(running.address.rpartition(":")[2]))))
+    hello, _ = channel.receive(5.0)
+    return channel, hello
+
+
+def login(channel, hello, token=TOKEN, **changes):
+    nonce = "0" * 32
+    shown = wire.proof(token, "client", hello["nonce"], nonce)
+    channel.send({"protocol": 1, "session": "s" * 24, "nonce": nonce, "proof": shown} | changes)
+    answer, _ = channel.receive(5.0)
+    return answer
+
+
+def hung_up(channel):
+    try:
+        channel.receive(5.0)
+    except wire.WireError as error:
+        return "hung up" in str(error) or "broke" in str(error)
+    return False
+
+
+def test_listens_to_this_computer_only(running):
+    host, _ = running.bridge.listener.getsockname()
+    assert host == "127.0.0.1"
+    addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
+    port = int(running.address.rpartition(":")[2])
+    for address in addresses:
+        with pytest.raises(OSError, match="refused|reachable|timed out"):
+            socket.create_connection((address, port), timeout=1.0)
+
+
+@pytest.mark.parametrize("token", ["", "short", "fifteen letters"])
+def test_listens_further_only_with_a_token_of_ones_own(token):
+    with pytest.raises(ValueError, match="16 characters"):
+        server.Bridge(FakeGMS(InstantWorld()), "0.0.0.0", port=0, token=token)
+
+
+def test_a_token_is_made_up_each_time():
+    tokens = set()
+    for _ in range(2):
+        bridge = server.Bridge(FakeGMS(InstantWorld()), port=0)
+        tokens.add(bridge.token)
+        bridge.listener.close()
+    assert len(tokens) == 2
+    assert all(len(token) >= 20 for token in tokens)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"proof": ""},
+        {"proof": "0" * 64},
+        {"proof": 7},
+        {"proof": "Ä"},
+        {"nonce": 1},
+        {"session": "short"},
+        {"protocol": 2},
+    ],
+)
+def test_without_the_right_proof_nothing_is_done(running, changes):
+    channel, hello = dial(running)
+    answer = login(channel, hello, **changes)
+    assert answer == {"ok": False, "code": "login", "error": "The token is not the one this server printed."}
+    assert hung_up(channel)
+
+
+def test_the_token_is_never_on_the_wire(running, monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        wire, "pack", lambda *a, pack=wire.pack: sent.append(b"".join(map(bytes, pack(*a)))) or [sent[-1]]
+    )
+    link = Link(running.address, TOKEN)
+    link.call("describe")
+    link.close()
+    assert len(sent) >= 3
+    assert not any(TOKEN.encode() in piece for piece in sent)
+
+
+def test_a_recorded_login_is_of_no_use(running):
+    first, hello = dial(running)
+    nonce = "1" * 32
+    recorded = {
+        "protocol": 1, "session": "s" * 24, "nonce": nonce, "proof": wire.proof(TOKEN, "client", hello["nonce"], nonce)
+    }  # fmt: skip
+    first.send(recorded)
+    assert first.receive(5.0)[0]["ok"] is True
+    first.close()
+    second, again = dial(running)
+    assert again["nonce"] != hello["nonce"]
+    second.send(recorded)
+    assert second.receive(5.0)[0]["ok"] is False
+    assert hung_up(second)
+
+
+def test_a_request_instead_of_a_login_is_refused(running):
+    channel, _ = dial(running)
+    channel.send({"id": 1, "verb": "blank", "args": {"blanked": False}})
+    assert channel.receive(5.0)[0]["code"] == "login"
+    assert hung_up(channel)
+
+
+def test_much_cannot_be_sent_before_the_login(running):
+    channel, _ = dial(running)
+    channel.sock.sendall(wire.PREFIX.pack(b"STEB", 2000, 0) + b" " * 100)
+    assert hung_up(channel)
+
+
+def test_who_says_nothing_is_hung_up_on(running, monkeypatch):
+    monkeypatch.setattr(server, "LOGIN_S", 0.2)
+    channel, _ = dial(running)
+    began = time.monotonic()
+    for byte in b"STEB":  # one byte at a time keeps nothing open
+        time.sleep(0.1)
+        try:
+            channel.sock.send(bytes([byte]))
+        except OSError:
+            break
+    assert hung_up(channel)
+    assert time.monotonic() - began < 2.0
+
+
+def test_unknown_commands_are_refused_and_the_connection_lives(running):
+    channel, hello = dial(running)
+    assert login(channel, hello)["ok"] is True
+    for verb in ("eval", "__class__", "run", "ask", "let_go", "_scan_area", "make_safe"):
+        channel.send({"id": 5, "verb": verb, "args": {}})
+        answer, _ = channel.receive(5.0)
+        assert (answer["ok"], answer["code"]) == (False, "bad")
+    channel.send({"id": 6, "verb": "ping"})
+    assert channel.receive(5.0)[0]["ok"] is True
+    channel.close()
+
+
+def test_the_server_proves_itself_too():
+    """Whatever answers at the address without knowing the token is not believed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        import threading
+
+        def impostor():
+            sock, _ = listener.accept()
+            channel = wire.Channel(sock)
+            channel.send({"protocol": 1, "boot": "x", "nonce": "0" * 32})
+            channel.receive(5.0)
+            channel.send({"ok": True, "proof": "0" * 64, "clock": 0.0})
+            hung_up(channel)
+            channel.close()
+
+        thread = threading.Thread(target=impostor)
+        thread.start()
+        with pytest.raises(BadInput, match="not the server it says"):
+            Link(f"tcp://127.0.0.1:{listener.getsockname()[1]}", TOKEN)
+        thread.join(10.0)
+
+
+def test_wrong_address_or_token_is_said_in_a_sentence(running, monkeypatch):
+    monkeypatch.delitem(os.environ, "SMARTTEM_DM_TOKEN", raising=False)
+    with pytest.raises(BadInput, match="refuses the token"):
+        connect(running.address, "wrong")
+    with pytest.raises(InstrumentFault, match=r"execute server\.py"):
+        connect("tcp://127.0.0.1:9", TOKEN)
+    for address in ("http://127.0.0.1:1", "nowhere", "tcp://:1", "tcp://a:b"):
+        with pytest.raises(BadInput, match="looks like"):
+            connect(address, TOKEN)
+    with pytest.raises(BadInput, match="token is needed"):
+        connect("tcp://127.0.0.1:10")
+
+
+def test_the_token_is_in_no_record(running):
+    instrument = connect(running.address, TOKEN, overview_pixels=64)
+    assert TOKEN not in instrument.info.model_dump_json()
+    instrument.close()
+
+
+def test_many_connections_do_not_keep_a_client_out_for_ever(running, monkeypatch):
+    monkeypatch.setattr(server, "LOGIN_S", 0.3)
+    idle = [socket.create_connection(("127.0.0.1", int(running.address.rpartition(":")[2]))) for _ in range(30)]
+    deadline = time.monotonic() + 5.0
+    link = None
+    while link is None and time.monotonic() < deadline:
+        try:
+            link = Link(running.address, TOKEN)
+        except InstrumentFault:
+            time.sleep(0.1)
+    for sock in idle:
+        sock.close()
+    assert link is not None
+    link.close()
