@@ -185,4 +185,6 @@ class _Click:
             began = frame.metadata.get("exposure_started_s", result.started_s)
             if isinstance(began, (int, float)) and began >= self.changed_s:
                 return frame
-        raise InstrumentFault(f"{TRIES} pictures in a row began before the optics had settled; check the camera's clock.")
+        raise InstrumentFault(
+            f"{TRIES} pictures in a row began before the optics had settled; check the camera's clock."
+        )

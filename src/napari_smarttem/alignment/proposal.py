@@ -83,7 +83,9 @@ def propose(
     span = np.array([controls[name].largest_step for name in names])
     weighed = matrix * span / sigma[:, None]
     step = -span * (np.linalg.pinv(weighed, rcond=1e-6) @ (gain * off / sigma))
-    return tuple(_held(name, units.get(name, ""), controls[name], float(by)) for name, by in zip(names, step, strict=True))
+    return tuple(
+        _held(name, units.get(name, ""), controls[name], float(by)) for name, by in zip(names, step, strict=True)
+    )
 
 
 def _held(name: str, units: str, state: ControlState, step: float) -> Change:

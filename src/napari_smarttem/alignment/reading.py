@@ -62,7 +62,9 @@ class Reading(BaseModel):
     @property
     def sigma(self) -> np.ndarray:
         """Standard errors, shape (n,)."""
-        return np.sqrt(np.maximum(np.diag(np.asarray(self.covariance, dtype=float).reshape(2 * (len(self.values),))), 0.0))
+        return np.sqrt(
+            np.maximum(np.diag(np.asarray(self.covariance, dtype=float).reshape(2 * (len(self.values),))), 0.0)
+        )
 
     def value(self, name: str) -> float:
         """One of the values by name."""
@@ -237,7 +239,9 @@ class TargetReader:
         guesses = [] if guess is None else [guess]
         fit = search(target, counts, guesses, np.random.default_rng(0), draws=300, starts=10, reach=self.reach)
         if not fit.trusted:
-            words = f"the model explains only {fit.explained:.0%} of the picture: too far out, or something else is wrong"
+            words = (
+                f"the model explains only {fit.explained:.0%} of the picture: too far out, or something else is wrong"
+            )
             return Reading(names=names, units=units, good=False, verdict=words)
         figures = {"merit": float(target.merit(fit.values)), "explained": fit.explained, "electrons": fit.electrons}
         quality = getattr(target, "quality", None)

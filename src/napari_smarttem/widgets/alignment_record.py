@@ -27,6 +27,8 @@ class Entry:
     reading : Reading
     controls : dict of str to float
         As they stood.
+    aim : dict of str to float
+        Where a misalignment was meant to be, such as the defocus that was gone to; zero where nothing is said.
     at : str
         Wall-clock time.
     """
@@ -34,6 +36,7 @@ class Entry:
     target: str
     reading: Reading
     controls: dict[str, float]
+    aim: dict[str, float] = field(default_factory=dict)
     at: str = field(default_factory=lambda: f"{datetime.now():%H:%M:%S}")
 
 
@@ -56,6 +59,7 @@ class Going:
     target: str
     before: dict[str, float]
     now: dict[str, float]
+    aims: tuple[dict[str, float], ...] = ()
     undoes: int = 0
     readings: int = 0
     sets: int = 0
@@ -99,9 +103,29 @@ class AlignmentRecord(QObject):
 
     # ------------------------------------------------------------------------------------------------- for the dock
 
-    def begin(self, words: str, target: str, controls: Mapping[str, float], undoes: int = 0) -> None:
-        """A run is about to start; `controls` are the present values, `undoes` the number of changes that it takes back."""
-        self.going = Going(words, target, dict(controls), dict(controls), undoes)
+    def begin(
+        self,
+        words: str,
+        target: str,
+        controls: Mapping[str, float],
+        aims: tuple[dict[str, float], ...] = (),
+        undoes: int = 0,
+    ) -> None:
+        """A run is about to start.
+
+        Parameters
+        ----------
+        words : str
+            What it is for.
+        target : str
+        controls : mapping
+            Present values.
+        aims : tuple of dict
+            Where the misalignments are meant to be in each of its readings; the last goes for all that follow.
+        undoes : int
+            Number of changes that it takes back.
+        """
+        self.going = Going(words, target, dict(controls), dict(controls), aims, undoes)
 
     def forget_run(self) -> None:
         """The run did not start."""
@@ -138,8 +162,9 @@ class AlignmentRecord(QObject):
     def _noted(self, going: Going, step: Any) -> None:
         reading = reading_of(step.data)
         if reading is not None:
+            aim = going.aims[min(going.readings, len(going.aims) - 1)] if going.aims else {}
             going.readings += 1
-            entry = Entry(going.target, reading, dict(going.now))
+            entry = Entry(going.target, reading, dict(going.now), dict(aim))
             self.entries.append(entry)
             if reading.good and "C1" in reading.names and "C1" in going.now:
                 slope = self.responses.get(going.target, {}).get("C1", {}).get("C1", 1.0)

@@ -191,6 +191,7 @@ def open_dock(viewer: Any, title: str) -> Any:
         "Spectrum": ("spectrum", "SpectrumDock"),
         "Angle plane": ("angle_plane", "AnglePlaneDock"),
         "Unmixing": ("unmixing", "UnmixingDock"),
+        "Alignment": ("alignment", "AlignmentDock"),
     }
     if title not in classes:
         raise ValueError(f"there is no dock {title!r}; there are {', '.join(classes)}")
