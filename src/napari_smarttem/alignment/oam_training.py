@@ -18,6 +18,8 @@ ELECTRONS = (3e3, 3e5)
 BACKGROUND = 0.03
 VALIDATION_FRAMES = 2000
 TYPICAL_ELECTRONS = 1e4
+SIGMA_FACTOR = "sigma_factor_"
+"""Figures of the card by which the network's error bars are multiplied, one a parameter; measured on the validation pictures."""
 
 
 class SorterTask:
@@ -60,14 +62,18 @@ class SorterTask:
 
         pictures, extras, truth = (part.to(device) for part in self._validation)
         with torch.no_grad():
-            parts = [network(p, e)[0] for p, e in zip(pictures.split(250), extras.split(250), strict=True)]
-        residual = (torch.cat(parts) - truth).cpu().numpy()
+            parts = [network(p, e) for p, e in zip(pictures.split(250), extras.split(250), strict=True)]
+        mean, log_variance = (torch.cat(part) for part in zip(*parts, strict=True))
+        residual = (mean - truth).cpu().numpy()
         r2 = 1.0 - np.mean(residual**2, axis=0) / np.var(truth.cpu().numpy(), axis=0)
         figures = {f"r2_{name}": float(value) for name, value in zip(PARAMETERS, r2, strict=True)}
         figures |= {
             f"mae_percent_of_half_range_{name}": float(100 * value)
             for name, value in zip(PARAMETERS, np.abs(residual).mean(axis=0), strict=True)
         }
+        # the kept weights are a running mean, better than those whose errors taught the variances: their size is set here
+        pull = np.sqrt(np.mean(residual**2 * np.exp(-log_variance.cpu().numpy()), axis=0))
+        figures |= {f"{SIGMA_FACTOR}{name}": float(value) for name, value in zip(PARAMETERS, pull, strict=True)}
         return {"score": float(np.mean(1.0 - r2)), **figures}
 
     def card(self) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def refine(
         fisher = (design * weights) @ design.T
         slope = (design * weights) @ (counts - mean).ravel()
         moved = False
+        if slope @ np.linalg.solve(fisher + np.diag(1e-9 * np.diag(fisher) + 1e-12), slope) < 0.02:
+            break  # what is left to gain is a seventh of an error bar
         for _ in range(6):
             step = np.linalg.solve(fisher + np.diag(damping * np.diag(fisher) + 1e-12), slope)
             step[:-2] *= min(1.0, 0.5 / max(np.abs(step[:-2]).max(), 1e-12))

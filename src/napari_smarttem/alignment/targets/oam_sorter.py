@@ -81,13 +81,15 @@ class OamSorterTarget(AlignmentTarget):
         """Means and variances by the network alone, shape (n, 5) each, of counted pictures (n, y, x)."""
         import torch
 
-        from ..oam_training import reduced
+        from ..oam_training import SIGMA_FACTOR, reduced
 
         pictures, extras = reduced(counts)
         scale = self.half_ranges
         with torch.inference_mode():
             mean, log_variance = self._model.network(torch.from_numpy(pictures), torch.from_numpy(extras))
-        return mean.numpy() * scale, np.exp(log_variance.numpy()) * scale**2
+        metrics = self._model.card["metrics"]
+        factor = np.array([float(metrics.get(f"{SIGMA_FACTOR}{name}", 1.0)) for name in PARAMETERS])
+        return mean.numpy() * scale, np.exp(log_variance.numpy()) * (factor * scale) ** 2
 
     @functools.cached_property
     def _model(self) -> Any:
