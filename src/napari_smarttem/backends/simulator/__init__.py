@@ -33,6 +33,7 @@ def connect(
     counts_per_electron: float = 1.0,
     read_noise_counts: float = 0.5,
     sorter: bool = False,
+    phase_plate: bool = False,
     misalignment: float = 0.0,
     optics_imperfection: float = 0.0,
     camera_half_angle_mrad: float = 30.0,
@@ -73,6 +74,9 @@ def connect(
         128, 256, 512 or 1024.
     sorter : bool
         Whether an orbital-angular-momentum sorter stands in the column, misaligned: a camera ``"sorter"`` and five controls.
+    phase_plate : bool
+        Whether a programmable phase plate shapes the illumination: eight needles and a shift as controls, a camera ``"pattern"`` that
+        sees the illumination, and a detector ``"bucket"`` that counts all electrons behind the specimen.
 
     Raises
     ------
@@ -99,6 +103,7 @@ def connect(
             counts_per_electron=counts_per_electron,
             read_noise_counts=read_noise_counts,
             sorter=sorter,
+            phase_plate=phase_plate,
             misalignment=misalignment,
             optics_imperfection=optics_imperfection,
             camera_half_angle_mrad=camera_half_angle_mrad,

@@ -16,6 +16,7 @@ from .camera import RonchigramCamera
 from .clock import Clock
 from .column import Column
 from .controls import SimulatedBlanker, SimulatedOptics, SimulatedStage
+from .phase_plate import PlateCamera, PlateControls, SimulatedPhasePlate
 from .scanner import FLYBACK_S, SETTLE_S, SIGNALS, SimulatedScanner
 from .sorter import SorterCamera, SorterControls, SorterPart
 from .specimens import GroundTruth, build
@@ -62,6 +63,7 @@ class Settings:
     camera_half_angle_mrad: float = 30.0
     camera_pixels: int = 512
     sorter: bool = False
+    phase_plate: bool = False
 
     @classmethod
     def checked(cls, **values: Any) -> Settings:
@@ -74,6 +76,8 @@ class Settings:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise BadInput(f"the simulator's seed must be a whole number from 0 on, got {seed!r}.")
         values["seed"] = int(seed)
+        if not isinstance(values["phase_plate"], bool):
+            raise BadInput(f"the simulator's phase_plate must be true or false, got {values['phase_plate']!r}.")
         if not isinstance(values["contamination"], bool):
             raise BadInput(f"the simulator's contamination must be true or false, got {values['contamination']!r}.")
         if not isinstance(values.get("sorter", False), bool):
@@ -151,6 +155,10 @@ class SimulatedMicroscope:
         if self.sorter is not None:
             self.camera = SorterCamera(self.sorter, self.column, self.camera, settings.high_tension_v)
             self.optics = SorterControls(self.sorter, self.optics)
+        self.phase_plate = SimulatedPhasePlate(self.column) if settings.phase_plate else None
+        if self.phase_plate is not None:
+            self.camera = PlateCamera(self.phase_plate, self.column, self.camera)
+            self.optics = PlateControls(self.phase_plate, self.optics)
         self._closed = False
         connect_with: dict[str, JsonValue] = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()

@@ -1,0 +1,240 @@
+"""A programmable phase plate on the simulated microscope: needles as controls, a pattern camera, and a bucket detector.
+
+The plate makes a field of structured illumination, `SIDE_FRACTION` of the scan field wide and in its middle, behind an aperture that
+lets nothing else through. The *pattern* camera sees the illumination itself, with the specimen out of the way. The *bucket* detector counts
+all electrons that the specimen lets through, and each of them has done its damage: electrons land on the dose map where the
+pattern is bright, and what is fragile fades there.
+
+Needles respond with hysteresis, charge slowly, need time to settle, and may stop responding (`SimulatedPhasePlate.break_needle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...physics.caustics import BIAS_LIMIT_V, CAPACITANCE_F, NEEDLES, Caustics, built_optics, built_plate
+from ...schema import BadInput, Cancelled, ControlInfo, Field2D, Frame, LimitExceeded, image_frame
+from ..base import Camera, CancelToken, Optics
+from .column import Column
+
+PIXELS = 64
+SIDE_FRACTION = 0.5
+SETTLE_S = 1e-3
+HYSTERESIS = 0.002
+"""Fraction of the last change that stays behind."""
+CHARGING = 2e-4
+"""Of a needle's capacitance times a volt, per square root of a second: how fast the offsets wander."""
+SATURATION_E = 4e6
+PATTERN_CAMERA, BUCKET = "pattern", "bucket"
+NEEDLE_CONTROLS = tuple(f"needle.{k + 1}" for k in range(NEEDLES))
+SHIFT_CONTROLS = ("pattern_shift.y", "pattern_shift.x")
+MASS_THICKNESS_NM = 80.0
+CARBON_G_CM3 = 2.0
+EXPOSURE_RANGE_S = (1e-7, 10.0)
+"""A carbon-like layer of this thickness scatters all but 1/e of the electrons beyond the bucket's aperture."""
+
+CONTROLS: dict[str, ControlInfo] = {
+    **{
+        name: ControlInfo(name=name, units="V", minimum=-BIAS_LIMIT_V, maximum=BIAS_LIMIT_V, largest_step=2 * BIAS_LIMIT_V)
+        for name in NEEDLE_CONTROLS
+    },
+    **{
+        name: ControlInfo(name=name, units="px", minimum=-PIXELS / 2, maximum=PIXELS / 2, largest_step=float(PIXELS))
+        for name in SHIFT_CONTROLS
+    },
+}
+
+
+class SimulatedPhasePlate:
+    """The plate, what it makes, and the two detectors that see it.
+
+    Parameters
+    ----------
+    column : Column
+    """
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        rng = np.random.default_rng([column.settings.seed, 17])
+        self.caustics = Caustics(built_plate(rng), built_optics(rng, PIXELS), samples=64, oversampling=1)
+        self._rng = np.random.default_rng([column.settings.seed, 18])
+        self.values = dict.fromkeys(CONTROLS, 0.0)
+        self._acting = np.zeros(NEEDLES)
+        self._charge = np.zeros(NEEDLES)
+        self._charged_at_s = column.clock.now_s()
+        self._broken: dict[int, float] = {}
+        side = SIDE_FRACTION * column.field.height_nm
+        middle_y = column.field.y_nm + column.field.height_nm / 2
+        middle_x = column.field.x_nm + column.field.width_nm / 2
+        self.field = Field2D(y_nm=middle_y - side / 2, x_nm=middle_x - side / 2, height_nm=side, width_nm=side)
+
+    def set(self, values: dict[str, float]) -> None:
+        """Set some controls (checked by the caller) and let them settle."""
+        new = {**self.values, **values}
+        for number, name in enumerate(NEEDLE_CONTROLS):
+            if number in self._broken:
+                self._acting[number] = self._broken[number]
+            else:
+                self._acting[number] = new[name] - HYSTERESIS * (new[name] - self._acting[number])
+        self.values = new
+        self._column.clock.sleep(SETTLE_S)
+
+    def break_needle(self, number: int, stands_at_v: float = 0.0) -> None:
+        """From now on the needle (counted from 0) stays at a bias, whatever is asked."""
+        if not 0 <= number < NEEDLES:
+            raise BadInput(f"the simulated phase plate has needles 0 to {NEEDLES - 1}, not {number}.")
+        self._broken[number] = float(stands_at_v)
+        self._acting[number] = float(stands_at_v)
+
+    def charge(self, volts: np.ndarray) -> None:
+        """Add charge to the needles at once, as much as these biases would."""
+        self._charge += np.asarray(volts, dtype=float) * CAPACITANCE_F
+
+    def illumination(self) -> np.ndarray:
+        """The pattern as it is now, (PIXELS, PIXELS), fraction of the beam per pixel."""
+        now = self._column.clock.now_s()
+        waited = max(0.0, now - self._charged_at_s)
+        if waited > 0:
+            self._charge += CHARGING * CAPACITANCE_F * np.sqrt(waited) * self._rng.standard_normal(NEEDLES)
+            self._charged_at_s = now
+        plate = self.caustics.plate.charged_by(self._charge)
+        shift = np.array([[self.values[name] for name in SHIFT_CONTROLS]])
+        return np.asarray(
+            Caustics(plate, self.caustics.optics, samples=64, oversampling=1).patterns(self._acting[None], shift)[0]
+        )
+
+    def record(self, camera: str, exposure_s: float, started_s: float) -> Frame:
+        """What the pattern camera or the bucket counts in an exposure; the bucket's electrons go through the specimen."""
+        column = self._column
+        with column.lock:
+            noise = column.next_noise()
+            electrons = 0.0 if column.blanked else column.electrons_per_s * exposure_s
+            pattern = self.illumination()
+            if camera == PATTERN_CAMERA:
+                counts = noise.poisson(np.maximum(pattern, 0.0) * electrons).astype(np.float32)
+                origin = (self.field.y_nm + self.pixel_nm / 2, self.field.x_nm + self.pixel_nm / 2)
+                return image_frame(
+                    counts, pixel_nm=self.pixel_nm, origin_nm=origin, signal="pattern",
+                    metadata=self._told(started_s, exposure_s, electrons),
+                )  # fmt: skip
+            through = float((pattern * self.transmission(started_s + exposure_s / 2)).sum()) * electrons
+            self._expose(pattern * electrons, started_s + exposure_s / 2)
+        counted = min(float(noise.poisson(through)), SATURATION_E)
+        metadata = {**self._told(started_s, exposure_s, electrons), "saturated": counted >= SATURATION_E}
+        side = self.field.height_nm
+        return image_frame(
+            np.array([[counted]], dtype=np.float32), pixel_nm=side, signal="bucket", metadata=metadata,
+            origin_nm=(self.field.y_nm + side / 2, self.field.x_nm + side / 2),
+        )  # fmt: skip
+
+    @property
+    def pixel_nm(self) -> float:
+        """Side of a pattern's pixel on the specimen."""
+        return self.field.height_nm / PIXELS
+
+    def transmission(self, time_s: float) -> np.ndarray:
+        """Fraction of electrons that reach the bucket from each pixel, (PIXELS, PIXELS), as the specimen is now (drifted, damaged)."""
+        column = self._column
+        y, x = self._places(time_s)
+        dose = np.asarray(column.dose.at(y, x))
+        layers = column.with_contamination(column.specimen.phase_nm(y, x), dose)
+        # mass-thickness contrast, relative to carbon
+        opacity = np.zeros(y.shape)
+        for phase, thickness in zip(column.phases, layers, strict=True):
+            left = np.full(y.shape, 1.0 - sum(phase.composition[element] for element in phase.fragile))
+            for element in phase.fragile:
+                left += phase.composition[element] * phase.surviving(element, dose, dose)
+            opacity += phase.density_g_cm3 / CARBON_G_CM3 * np.asarray(thickness) * left / MASS_THICKNESS_NM
+        return np.asarray(np.exp(-opacity))
+
+    def _places(self, time_s: float) -> tuple[np.ndarray, np.ndarray]:
+        along = (np.arange(PIXELS) + 0.5) * self.pixel_nm
+        y, x = np.meshgrid(self.field.y_nm + along, self.field.x_nm + along, indexing="ij")
+        return self._column.on_specimen(y, x, np.full(y.shape, time_s))
+
+    def _expose(self, electrons: np.ndarray, time_s: float) -> None:
+        dose = self._column.dose
+        top, left = self._column.on_specimen(self.field.y_nm, self.field.x_nm, time_s)
+        centres = np.arange(dose.size) + 0.5
+        rows = np.floor((dose.extent.y_nm + centres * dose.pixel_nm[0] - float(top)) / self.pixel_nm).astype(int)
+        columns = np.floor((dose.extent.x_nm + centres * dose.pixel_nm[1] - float(left)) / self.pixel_nm).astype(int)
+        i, j = (np.flatnonzero((k >= 0) & (k < PIXELS)) for k in (rows, columns))
+        per_a2 = electrons / (self.pixel_nm**2 * 100.0)
+        dose.e_per_a2[np.ix_(i, j)] += per_a2[np.ix_(rows[i], columns[j])].astype(np.float32)
+
+    def _told(self, started_s: float, exposure_s: float, electrons: float) -> dict[str, Any]:
+        return {
+            **self._column.settings.provenance(),
+            "exposure_started_s": started_s,
+            "exposure_finished_s": started_s + exposure_s,
+            "exposure_s": exposure_s,
+            "electrons": electrons,
+            "optics": dict(self.values),
+        }
+
+
+class PlateCamera:
+    """The pattern camera and the bucket, beside the cameras the column already has."""
+
+    def __init__(self, plate: SimulatedPhasePlate, column: Column, others: Camera | None) -> None:
+        self._plate, self._column, self._others = plate, column, others
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras, the default one first."""
+        return (*(self._others.cameras if self._others is not None else ()), PATTERN_CAMERA, BUCKET)
+
+    def acquire_image(self, exposure_s: float, cancel: CancelToken, camera: str | None = None) -> Frame:
+        """Expose and read once: counts, (64, 64) of the illumination, or (1, 1) of the bucket. See `base.Camera`."""
+        camera = camera or self.cameras[0]
+        if camera not in (PATTERN_CAMERA, BUCKET):
+            if self._others is None:
+                raise BadInput(f"There is no camera {camera!r}; there is {', '.join(self.cameras)}.")
+            return self._others.acquire_image(exposure_s, cancel, camera)
+        low, high = EXPOSURE_RANGE_S
+        if not low <= exposure_s <= high:
+            raise LimitExceeded(
+                f"an exposure of {exposure_s:g} s is outside {low:g} to {high:g} s; nothing was recorded, ask for one inside."
+            )
+        clock = self._column.clock
+        started_s = clock.now_s()
+        if not clock.wait_until(started_s + exposure_s, cancel):
+            raise Cancelled(f"the exposure of the {camera} detector was stopped; nothing was recorded.")
+        return self._plate.record(camera, exposure_s, started_s)
+
+
+class PlateControls:
+    """The needles and the shift of the pattern, beside the controls the column already has."""
+
+    def __init__(self, plate: SimulatedPhasePlate, others: Optics | None) -> None:
+        self._plate, self._others = plate, others
+
+    @property
+    def controls(self) -> Mapping[str, ControlInfo]:
+        """Every control by name."""
+        return {**(self._others.controls if self._others is not None else {}), **CONTROLS}
+
+    def get(self) -> dict[str, float]:
+        """Present values."""
+        return {**(self._others.get() if self._others is not None else {}), **self._plate.values}
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """Set some controls; all or, where one is unknown or outside its limits, none."""
+        ours = {name: float(value) for name, value in values.items() if name in CONTROLS}
+        for name, value in ours.items():
+            info = CONTROLS[name]
+            if not info.minimum <= value <= info.maximum:
+                raise LimitExceeded(
+                    f"{name} = {value:g} {info.units} is outside {info.minimum:g} to {info.maximum:g} {info.units}; "
+                    "nothing was moved, ask for a value inside."
+                )
+        others = {name: value for name, value in values.items() if name not in CONTROLS}
+        if others:
+            if self._others is None:
+                raise BadInput(f"the simulated column has no {next(iter(others))!r}; it has {', '.join(CONTROLS)}.")
+            self._others.set(others)
+        if ours:
+            self._plate.set(ours)
