@@ -16,14 +16,16 @@ import numpy as np
 from ..physics.aberrations import ESTIMATED, quarter_pi_angle_mrad, units_of
 from ..physics.ronchigram import Geometry
 from ..schema import BadInput
-from .spectra import Layout, for_network, periodograms, physical, window_pixels
+from .spectra import HANN_SIGMA, Layout, for_network, periodograms, physical, window_pixels
 from .whittle import Likelihood, Refined, refine
 
 if TYPE_CHECKING:
     from ..nn.registry import Model
 
-SMALL_RINGS, WIDE_RINGS = 40.0, 200.0
-"""Ring numbers of the windows of the two refinements."""
+SMALL_RINGS = 40.0
+"""Ring number of the windows of the first refinement."""
+LARGEST_SMEAR = 4.0
+"""Change of the rings' phase over the windows of the second refinement, in rad, at their outermost bin."""
 LARGEST_FRAME = 640
 MODEL = "ronchigram"
 
@@ -226,7 +228,7 @@ def climb(tensor: Any, geometry: Geometry, starts: list[np.ndarray], expected_c1
         small = Likelihood(tensor, geometry, _window(geometry, expected_c1_nm, SMALL_RINGS))
         coarse = [refine(small, usable_start(s, geometry, expected_c1_nm)) for s in starts]
         best = max(coarse, key=lambda found: found.evidence)
-        window = _window(geometry, float(best.coefficients[0]), WIDE_RINGS)
+        window = wide_window(geometry, best.coefficients)
         if window <= small.layout.window:
             return best
         wide = Likelihood(tensor, geometry, window)
@@ -246,6 +248,16 @@ def usable_start(start: np.ndarray, geometry: Geometry, expected_c1_nm: float) -
     return values
 
 
+def wide_window(geometry: Geometry, coefficients: np.ndarray) -> int:
+    """As wide as the change of the curvature over a window allows, in pixels, up to five eighths of the frame."""
+    layout = Layout(geometry, 16, 9)
+    step = HANN_SIGMA * layout.width_rad
+    slopes = np.einsum("k,kpij->pij", coefficients, layout.curvature_slopes()) / step
+    steepest = max(float(np.sqrt(np.mean(slopes[:, (0, 2)] ** 2) * 2)), 1.0)
+    width = (LARGEST_SMEAR * geometry.wavelength_nm / (HANN_SIGMA * steepest)) ** (1 / 3)
+    return int(np.clip(16 * round(width / geometry.pixel_rad / 16), 48, int(0.625 * geometry.pixels) // 16 * 16))
+
+
 def _window(geometry: Geometry, c1_nm: float, rings: float) -> int:
     ideal = math.sqrt(rings * geometry.wavelength_nm / max(abs(c1_nm), 1.0)) / geometry.pixel_rad
     largest = int(0.375 * geometry.pixels) // 16 * 16
@@ -254,7 +266,7 @@ def _window(geometry: Geometry, c1_nm: float, rings: float) -> int:
 
 SMALLEST_EVIDENCE = 2e-3
 SMALLEST_VISIBILITY = 0.35
-LARGEST_MISFIT = 1.25
+LARGEST_MISFIT = 1.5
 LARGEST_OUTLIERS = 1.5e-3
 
 
@@ -272,7 +284,8 @@ def judge(found: Refined, geometry: Geometry, expected_c1_nm: float) -> str:
     if not found.converged:
         return "the fit did not come to rest: aberrations out of range, or a wrong camera length"
     layout = Layout(geometry, 16, 9)
-    others = np.tensordot(found.coefficients[1:], layout.curvature_basis()[1:], axes=1)
-    if float(np.abs(others).sum(axis=-1).max()) > 0.85 * abs(c1):
+    yy, yx, xx = np.tensordot(found.coefficients[1:], layout.curvature_basis()[1:], axes=1).T
+    strongest = np.abs((yy + xx) / 2) + np.hypot((yy - xx) / 2, yx)  # the larger eigenvalue of what is not C1
+    if float(strongest.max()) > 0.9 * abs(c1):
         return "the aberrations are out of range for this defocus: defocus more"
     return "good"

@@ -5,11 +5,12 @@ log-likelihood is the sum of ln S + I / S. S depends on the aberrations through 
 whose derivative with respect to a coefficient is -pi lambda q.h.q with h the curvature of a unit of it. Only this dependence is
 used (not that of the envelope, whose form is not known): the equations stay unbiased, as I / S - 1 has no mean at the truth.
 
-Not known and fitted along: the envelope (noise included; its logarithm is a cubic in q²), how the rings fade towards high q, and
-the strength of the signal in each window. That leaves the film, the camera and the noise free.
+Not known and fitted along: the envelope (noise included; its logarithm is a polynomial in q²), how the rings fade towards high
+q, and the strength of the signal in each window. That leaves the film, the camera and the noise free.
 
-Windows overlap by half and neighbouring bins are not independent, so the inverse Fisher matrix is too small; `INFLATION` was
-measured on simulated frames other than those of the bench (see ``bench.parts.ronchigram_calibration``).
+Neighbouring bins of a Hann window are not independent, nor quite are windows that overlap by half. The covariance therefore is the
+sandwich F^-1 M F^-1, with M the covariance of the gradient under the known correlation of the bins; `INFLATION`, for the overlap
+and for what the model leaves out, was measured on simulated frames other than those of the bench.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from .spectra import Layout, periodograms
 if TYPE_CHECKING:
     import torch
 
-ENVELOPE = 4
+ENVELOPE = 8
 NUISANCES = ENVELOPE + 2
 """Envelope; logarithm of the rings' visibility at low q, and its slope in q²."""
-INFLATION = 2.0
+INFLATION = 1.1
+BIN_CORRELATION = (1.0, 4 / 9, 1 / 36)
+"""Correlation of the power of bins 0, 1 and 2 apart under a Hann window, along one axis."""
 SCAN = np.exp(np.arange(-6, 7) * 0.05)
 """Factors of C1 tried around a start value."""
 STAGES = (0.22, 0.33, 0.45)
@@ -93,6 +96,7 @@ class Likelihood:
         use = (radius > 1.9) & (radius < n / 2 - 1) & ((x > 0) | (y > 0))
         order = torch.argsort(radius[use])
         self.radius = radius[use][order]
+        self.places_of_bins = torch.nonzero(use.flatten())[:, 0][order]
         self.bins = torch.stack([y[use], x[use]], dim=-1)[order]
         self.power = power.flatten(1)[:, use.flatten()][:, order].clamp(min=1e-12).contiguous()
         self.basis = torch.as_tensor(self.layout.mean_curvature_basis(), dtype=torch.float32)  # (8, places, 3)
@@ -113,18 +117,21 @@ class Likelihood:
 
     def start_nuisances(self, count: int) -> np.ndarray:
         """Envelope, visibility and noise before anything is fitted."""
+        import torch
+
         shells = self.power[:, :count].mean(dim=0).chunk(24)
         mean = np.array([float(piece.mean()) for piece in shells])
-        u = np.array([float((piece**2).mean()) for piece in self.radius[:count].chunk(len(shells))])
-        u /= float(self.radius[count - 1]) ** 2
-        table = np.stack([np.ones_like(u), u - 0.5, u**2 - 1 / 3, u**3 - 1 / 4], axis=-1)
-        held = np.concatenate([table, np.diag([0.0, 0.1, 0.1, 0.1])])
-        envelope = np.linalg.lstsq(held, np.concatenate([np.log(mean), np.zeros(4)]), rcond=None)[0]
+        u = torch.stack([(piece**2).mean() for piece in self.radius[:count].chunk(len(shells))])
+        table = chebyshev(u / float(self.radius[count - 1]) ** 2).double().numpy()
+        held = np.concatenate([table, np.diag([0.0, *[0.1] * 3, *[3.0] * (ENVELOPE - 4)])])
+        envelope = np.linalg.lstsq(held, np.concatenate([np.log(mean), np.zeros(ENVELOPE)]), rcond=None)[0]
         return np.array([*envelope, -0.1, -1.0])
 
-    def nuisance_prior(self) -> tuple[np.ndarray, np.ndarray]:
-        """Means and precisions, weak: what the bins in use do not tell is held."""
-        return np.array([0.0, -1.0, 0.0, 0.0, -0.1, -1.0]), np.array([0.0, 0.1, 0.1, 0.1, 4.0, 1.0])
+    def nuisance_prior(self, rings: float) -> tuple[np.ndarray, np.ndarray]:
+        """Means and precisions; where there are few rings in the bins in use, the envelope may not follow them."""
+        free = int(np.clip(rings / 2, 4, ENVELOPE))
+        held = [0.0, *[0.1] * (free - 1), *[1e9] * (ENVELOPE - free)]
+        return np.array([*[0.0] * ENVELOPE, -0.1, -1.0]), np.array([*held, 4.0, 1.0])
 
     def parts(self, coefficients: np.ndarray, nuisances: np.ndarray, count: int) -> _Parts:
         """Expected spectra and what their derivatives need, for the first `count` bins."""
@@ -140,7 +147,10 @@ class Likelihood:
         gamma2 = (2 * math.pi * self.wavelength) * (qy * sy + qx * sx)
         scale = float(coefficients[0]) * self.width / float(self.radius[count - 1])
         u = q2 * scale**2
-        rise = nuisances[1] + nuisances[5] + 2 * nuisances[2] * u + 3 * nuisances[3] * u * u
+        weight = torch.as_tensor(nuisances[:ENVELOPE], dtype=torch.float32)
+        envelope = chebyshev(u)
+        log_envelope = (envelope @ weight).clamp(-30.0, 10.0)
+        rise = float(nuisances[-1]) + chebyshev_slope(u, nuisances[:ENVELOPE])
         rise = rise.clamp(-6.0, 2.0) * (2 * scale**2 / (float(coefficients[0]) * self.width))
         cosine, sine = window_response(
             inverse, qy, qx, width_rad=self.width, wavelength_nm=self.wavelength, fall=(rise * qy, rise * qx)
@@ -153,17 +163,16 @@ class Likelihood:
         narrower = torch.stack([1 - lag * qy.abs(), 1 - lag * qx.abs()], dim=-1).clamp(min=0)
         smeared = torch.exp(-0.5 * (smear * narrower).sum(dim=-1))
         cosine, sine = cosine * smeared, sine * smeared
-        envelope = torch.stack([torch.ones_like(u), u - 0.5, u * u - 1 / 3, u**3 - 1 / 4], dim=-1)
-        weight = torch.as_tensor(nuisances[:ENVELOPE], dtype=torch.float32)
-        visible = (nuisances[4] + nuisances[5] * u).clamp(max=0.0).exp()
+        visible = (nuisances[ENVELOPE] + nuisances[ENVELOPE + 1] * u).clamp(max=0.0).exp()
         c, s = torch.cos(gamma2), torch.sin(gamma2)
         fringe = visible * (cosine * c - sine * s)
         falling = visible * (cosine * s + sine * c)
         modulated = (1 - fringe).clamp(min=0.01)
-        expected = (envelope @ weight).clamp(-30.0, 10.0).exp() * modulated
+        expected = log_envelope.exp() * modulated
         # thickness and illumination may differ from window to window
         expected = expected * (self.power[:, :count] / expected).mean(dim=1, keepdim=True)
-        return _Parts(qy, qx, u, envelope, modulated, fringe, falling, expected)
+        seen = float(self.radius[count - 1]) ** 2 / max(self.rings(coefficients), 1.0)
+        return _Parts(qy, qx, u, envelope, modulated, fringe, falling, expected, seen)
 
     def deviance(self, parts: _Parts) -> float:
         """Sum of ln S + I / S."""
@@ -192,10 +201,29 @@ class Likelihood:
         spread[:, len(ESTIMATED) :, 3:] = np.eye(NUISANCES)
         total = np.einsum("pai,pij,pbj->ab", spread, fisher, spread, optimize=True)
         slope_of_all = np.einsum("pai,pi->a", spread, gradient)
-        means, precisions = self.nuisance_prior()
+        means, precisions = self.nuisance_prior(parts.rings)
         slope_of_all[len(ESTIMATED) :] += precisions * (means - nuisances)
         total[range(len(ESTIMATED), size), range(len(ESTIMATED), size)] += precisions
         return slope_of_all, total
+
+    def gradient_covariance(self, parts: _Parts) -> np.ndarray:
+        """Covariance of the gradient with respect to the coefficients, (8, 8), given how bins are correlated."""
+        import torch
+
+        count, n = parts.expected.shape[1], self.layout.window
+        slope = parts.falling / parts.modulated * (-2 * math.pi * self.wavelength)
+        local = torch.stack([slope * parts.qy**2, 2 * slope * parts.qy * parts.qx, slope * parts.qx**2], dim=1)
+        grid = torch.zeros((len(local), 3, n * (n // 2 + 1)))
+        grid[:, :, self.places_of_bins[:count]] = local
+        grid = torch.fft.fftshift(grid.reshape(-1, 1, n, n // 2 + 1), dim=-2)
+        one, two = BIN_CORRELATION[1:]
+        line = torch.tensor([two, one, BIN_CORRELATION[0], one, two])
+        kernel = (line[:, None] * line[None, :])[None, None]
+        spread = torch.nn.functional.conv2d(grid, kernel, padding=2)
+        spread = torch.fft.ifftshift(spread, dim=-2).reshape(len(local), 3, -1)[:, :, self.places_of_bins[:count]]
+        meat = torch.bmm(local, spread.transpose(1, 2)).double().numpy()
+        basis = self.basis.double().numpy()
+        return np.asarray(np.einsum("api,pij,bpj->ab", basis, meat, basis, optimize=True))
 
     def phase_change(self, parts: _Parts, step: np.ndarray) -> float:
         """Root mean square change of the rings' phase gamma by a step of the coefficients, over places and bins."""
@@ -204,6 +232,29 @@ class Likelihood:
         h = torch.tensordot(torch.as_tensor(step, dtype=torch.float32), self.basis, dims=1)
         change = h[:, 0:1] * parts.qy**2 + 2 * h[:, 1:2] * parts.qy * parts.qx + h[:, 2:3] * parts.qx**2
         return float(math.pi * self.wavelength * (change**2).mean().sqrt())
+
+
+def chebyshev(u: torch.Tensor) -> torch.Tensor:
+    """Chebyshev polynomials of u, which runs from 0 to about 1: (..., ENVELOPE)."""
+    import torch
+
+    t = (2 * u - 1).clamp(-1.2, 1.2)
+    rows = [torch.ones_like(t), t]
+    for _ in range(ENVELOPE - 2):
+        rows.append(2 * t * rows[-1] - rows[-2])
+    return torch.stack(rows, dim=-1)
+
+
+def chebyshev_slope(u: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+    """Derivative with respect to u of the polynomial with these weights."""
+    from numpy.polynomial import chebyshev as series
+
+    slope = series.cheb2poly(series.chebder(weights)) * 2.0
+    t = (2 * u - 1).clamp(-1.1, 1.1)
+    out = t * 0 + float(slope[-1])
+    for one in slope[-2::-1]:
+        out = out * t + float(one)
+    return out
 
 
 @dataclass
@@ -216,6 +267,7 @@ class _Parts:
     fringe: torch.Tensor  # cos 2 gamma as the window shows it
     falling: torch.Tensor  # minus its derivative with respect to 2 gamma
     expected: torch.Tensor
+    rings: float  # how many, in the middle of the frame, the bins in use show
 
 
 def refine(
@@ -250,7 +302,7 @@ def refine(
         nuisances = likelihood.start_nuisances(count) if nuisances is None else nuisances
         for _ in range(steps if last else steps // 2):
             values, nuisances, moved = _one_step(likelihood, values, nuisances, count)
-            if moved < (0.02 if last else 0.1):
+            if moved < (0.03 if last else 0.1):
                 converged = last
                 break
     assert nuisances is not None
@@ -320,7 +372,8 @@ def _summary(likelihood: Likelihood, values: np.ndarray, nuisances: np.ndarray, 
     n = len(values)
     parts = likelihood.parts(values, nuisances, count)
     _, fisher = likelihood.scores(parts, nuisances)
-    covariance = np.linalg.pinv(fisher, hermitian=True)[:n, :n] * INFLATION**2
+    inverse = np.linalg.pinv(fisher, hermitian=True)[:n, :n]
+    covariance = inverse @ likelihood.gradient_covariance(parts) @ inverse * INFLATION**2
     power = likelihood.power[:, :count]
     ratio = power / parts.expected
     deviance = likelihood.deviance(parts)
