@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .engine import Problem
 
 ENOUGH_ON_A_FACE = 20
+SEEN = 5.0
+"""Log-likelihood that pixels on a face must gain for the face to be there."""
 MIXED_PART = 0.025
 """Endmembers that all hold more than this part of each other's sharp features are taken for mixtures."""
 
@@ -76,9 +78,11 @@ def find_auto(problem: Problem) -> Found:
                 ),
                 used="lines",
             )
-        if geometric.badness > 1.0 or (geometric.faces is not None and min(geometric.faces.evidence) < 5.0):
+        weak = geometric.faces is not None and min(geometric.faces.evidence) < SEEN
+        if geometric.badness > 1.0 or weak:
             again = _judged(subspace, scores, facets.fit(scores, spectral.corners, linear_noise(subspace, start)))
-            if again.badness < geometric.badness:
+            seen = again.faces is not None and min(again.faces.evidence) >= SEEN
+            if again.badness < geometric.badness and (seen or not weak):
                 geometric = again
     return _geometric(subspace, scores, geometric)
 

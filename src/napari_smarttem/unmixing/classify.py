@@ -26,13 +26,13 @@ def features(problem: Problem) -> np.ndarray:
 
 
 def find_clusters(problem: Problem) -> Found:
-    """k-means (``mixture=False``) or a Gaussian mixture of the scores: one class a pixel, endmembers are class means."""
+    """k-means of the scores, or a Gaussian mixture with ``mixture=True``: one class a pixel, endmembers are class means."""
     from sklearn.cluster import KMeans
     from sklearn.mixture import GaussianMixture
 
     points, k = features(problem), problem.k
     seed = int(problem.rng.integers(2**31 - 1))
-    if problem.options.get("mixture", True):
+    if problem.options.get("mixture", False):
         model: Any = GaussianMixture(k, covariance_type="full", reg_covar=1e-3, n_init=3, random_state=seed)
         model.fit(points if len(points) <= 50_000 else points[problem.rng.choice(len(points), 50_000, replace=False)])
         probabilities = np.asarray(model.predict_proba(points))

@@ -97,7 +97,7 @@ def find_elements(
         A signal that has neither lines nor edges.
     """
     kind = signal.upper()
-    if kind.startswith("EDS") or kind.startswith("EDX"):
+    if kind.startswith(("EDS", "EDX")):
         templates = list(_line_families(energy_ev, candidates, resolution_ev))
         background = _smooth_background(spectrum, energy_ev)
     elif kind.startswith("EELS"):
@@ -108,10 +108,15 @@ def find_elements(
     if not templates:
         return ()
     scale = float(np.abs(spectrum).max()) or 1.0
-    sigma = np.sqrt(np.maximum(spectrum, scale * 1e-3)) if errors is None or not np.isfinite(errors).all() else errors
+    if errors is None or not np.isfinite(errors).all():
+        from scipy.ndimage import gaussian_filter1d
+
+        # the variance is that of the mean: a channel of few counts must not count for more because it happens to be low
+        errors = np.sqrt(np.maximum(gaussian_filter1d(np.asarray(spectrum, dtype=np.float64), 4.0), 0.5))
+    sigma = errors
     # A model of lines and edges is never better than about a per cent of the signal: more counts do not add elements.
     sigma = np.sqrt(np.maximum(sigma, scale * 1e-6) ** 2 + (0.02 * np.maximum(spectrum, 0.0)) ** 2)
-    return _stepwise(spectrum / sigma, templates, background / sigma, sigma, largest, kind[:2] == "ED")
+    return _stepwise(spectrum / sigma, templates, background / sigma, sigma, largest=largest, lines=kind[:2] == "ED")
 
 
 def name_components(result: UnmixingResult, **options: Any) -> UnmixingResult:
@@ -226,6 +231,7 @@ def _stepwise(
     templates: list[tuple[str, str, float, np.ndarray]],
     background: np.ndarray,
     sigma: np.ndarray,
+    *,
     largest: int,
     lines: bool,
 ) -> tuple[Feature, ...]:

@@ -19,6 +19,11 @@ from .smoothing import denoise
 from .spectra import SpectrumImage, spectrum_image
 from .subspace import Subspace, decompose
 
+WEAK = 2.0
+"""Singular values nearer to the noise than this need more power iterations than one, or chance has a say in them."""
+OUT_OF_LINE = 1.03
+"""The largest singular values of noise follow each other more closely than this."""
+
 Progress = Callable[[float, str], None]
 
 
@@ -128,6 +133,18 @@ def unmix(
             client=client,
         )
         scree = rank.choose(image, subspace, wanted, largest=largest, seed=seed)
+        if _undecided(subspace, scree):
+            subspace = decompose(
+                image,
+                max(largest, wanted or 0),
+                seed=seed,
+                poisson=subspace.poisson,
+                start=subspace,
+                progress=lambda fraction, word: report(0.6 + 0.05 * fraction, word),
+                cancel=cancel,
+                client=client,
+            )
+            scree = rank.choose(image, subspace, wanted, largest=largest, seed=seed)
         problem = Problem(image, subspace, scree.chosen, np.random.default_rng(seed), dict(options), report)
         report(0.65, "endmembers")
         found = METHODS[method].find(problem)
@@ -155,6 +172,13 @@ def unmix(
         result = name_components(result)
     report(1.0, "done")
     return result
+
+
+def _undecided(subspace: Subspace, scree: rank.Scree) -> bool:
+    """Whether the last component is near the noise, or the one after it does not look like noise."""
+    values, k = subspace.values, min(scree.chosen, len(subspace.values))
+    near = values[k - 1] < WEAK * scree.threshold
+    return bool(near or (k + 1 < len(values) and values[k] > OUT_OF_LINE * values[k + 1]))
 
 
 def _wanted(components: int | str, image: SpectrumImage) -> int | None:
@@ -224,7 +248,7 @@ def found_spectra(problem: Problem, corners: np.ndarray) -> np.ndarray:
 
 def _expected(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.ndarray:
     """Expected squared noise of every scaled spectrum."""
-    n, m = subspace.size
+    _, m = subspace.size
     if not subspace.poisson:
         return np.full(len(amounts), m * subspace.noise)
     h, root_g = subspace.channel_scale, subspace.pixel_scale

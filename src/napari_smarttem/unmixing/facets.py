@@ -114,6 +114,7 @@ def fit(
             normals[c] = normal
     if abs(np.linalg.det(normals)) < 1e-3 * abs(np.linalg.det(first)):
         normals = first  # two faces fell onto each other: the guess is better than that
+        evidence[:] = 0.0
     corners = np.ascontiguousarray(np.linalg.inv(normals).T)
     return Facets(normals, corners, on, evidence, covariances)
 

@@ -1,4 +1,5 @@
 """The few loops that NumPy cannot express without large intermediate arrays, compiled by numba."""
+# ruff: noqa: PLR0917 - compiled functions take plain positional arguments
 
 from __future__ import annotations
 
@@ -247,8 +248,7 @@ def nonnegative_rows(gram, targets, start):  # type: ignore[no-untyped-def]
             free[best] = True
         # a cycle (numerically equal corners) ends with what was feasible last
         for a in range(k):
-            if out[i, a] < 0.0:
-                out[i, a] = 0.0
+            out[i, a] = max(out[i, a], 0.0)
     return out
 
 

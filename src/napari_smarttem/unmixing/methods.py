@@ -41,7 +41,9 @@ def find_facets(problem: Problem) -> Found:
 
 def find_lines(problem: Problem) -> Found:
     """Independent sharp features."""
-    found = lines.fit(problem.subspace, problem.k, problem.rng, width=float(problem.options.get("width", lines.WIDTH)))
+    found = lines.fit(
+        problem.subspace, problem.k, problem.rng, width=float(problem.options.get("width", lines.WIDTH)), starts=5
+    )
     return Found(found.corners, _LINES, used="lines")
 
 
@@ -69,7 +71,7 @@ METHODS: dict[str, Method] = {
         ),
         Method("nmf", "NMF", "Non-negative maps and spectra; not unique.", factorize.find_nmf),
         Method("ica", "ICA", "Independent changes along energy, as blind source separation.", factorize.find_ica),
-        Method("clusters", "Clusters", "A Gaussian mixture (or k-means) of the scores.", classify.find_clusters),
+        Method("clusters", "Clusters", "k-means (or a Gaussian mixture) of the scores.", classify.find_clusters),
         Method("labels", "Few labels", "Every pixel to one of the kinds painted.", classify.find_labelled),
         Method("reference", "Reference fit", "Amounts of known spectra.", factorize.find_reference),
     )

@@ -113,12 +113,15 @@ def subtract_power_law(frame: Frame, *, first_ev: float, last_ev: float) -> Fram
     if one.sum() < 2 or two.sum() < 2:
         raise BadInput(f"Between {first_ev:g} and {last_ev:g} eV there are too few channels for a background.")
     data = np.asarray(frame.data, dtype=np.float64)
-    low = np.maximum(data[..., one].mean(axis=-1), 1e-12)
-    high = np.maximum(data[..., two].mean(axis=-1), 1e-12)
-    at_low, at_high = np.exp(np.log(energy[one]).mean()), np.exp(np.log(energy[two]).mean())
-    exponent = np.clip(np.log(low / high) / np.log(at_high / at_low), 0.0, 12.0)
-    positive = np.maximum(energy, 1e-3) / at_low
-    background = low[..., None] * positive ** -exponent[..., None]
+    low, high = data[..., one].mean(axis=-1), data[..., two].mean(axis=-1)
+    positive = np.maximum(energy, 1e-3) / first_ev
+    exponents = np.linspace(0.0, 12.0, 1201)
+    powers = positive[None, :] ** -exponents[:, None]
+    falls = powers[:, two].mean(axis=1) / powers[:, one].mean(axis=1)  # falling with the exponent: inverted by a table
+    ratio = np.where(low > 0, high / np.where(low > 0, low, 1.0), 1.0)
+    exponent = np.interp(-ratio, -falls, exponents)
+    shape = positive ** -exponent[..., None]
+    background = np.maximum(low, 0.0)[..., None] * shape / shape[..., one].mean(axis=-1, keepdims=True)
     return frame.with_data(np.where(energy >= first_ev, data - background, 0.0))
 
 

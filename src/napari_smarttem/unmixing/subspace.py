@@ -82,6 +82,7 @@ def decompose(
     seed: int = 0,
     poisson: bool | None = None,
     iterations: int = 1,
+    start: Subspace | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancel: Callable[[], bool] | None = None,
     client: Any = None,
@@ -99,6 +100,8 @@ def decompose(
         True: counts. False: the same noise everywhere. None: counts unless there are negative values.
     iterations : int
         Readings of the data before the last one; each is a power iteration.
+    start : Subspace, optional
+        Go on from these vectors instead of a random sketch.
     progress, cancel : callable, optional
         Told the fraction done and a word; asked between blocks whether to stop.
 
@@ -118,6 +121,12 @@ def decompose(
     guess = _guess(sample, m)
     sketch = rng.standard_normal((m, width), dtype=np.float32)
     sketch /= np.sqrt(guess)[:, None].astype(np.float32)
+    if start is not None:
+        old = start.vectors.shape[1]
+        sketch[:, :old] = start.vectors * _inverse_root(start.channel_scale**2)[:, None]
+        sketch[:, old:] *= (
+            float(np.abs(sketch[:, :old]).mean() / np.abs(sketch[:, old:]).mean()) if old < width else 1.0
+        )
 
     def report(fraction: float, word: str) -> None:
         if cancel is not None and cancel():
@@ -158,15 +167,15 @@ def decompose(
         inverse_h = (right**2).astype(np.float32)
         products = np.zeros((m, width), dtype=np.float32)
         last_told = 0
-        for start, stop, block in image.blocks():
-            part = (block @ weight) * left[start:stop, None].astype(np.float32)
-            scores[start:stop] = part
+        for first, last, block in image.blocks():
+            part = (block @ weight) * left[first:last, None].astype(np.float32)
+            scores[first:last] = part
             if final:
-                norms[start:stop] = block_sums(block, inverse_h)[0]
-            products += block.T @ (part * left[start:stop, None].astype(np.float32))
-            if start - last_told > n // 16:
-                last_told = start
-                report((turn + start / n) / total_passes, "singular vectors")
+                norms[first:last] = block_sums(block, inverse_h)[0]
+            products += block.T @ (part * left[first:last, None].astype(np.float32))
+            if first - last_told > n // 16:
+                last_told = first
+                report((turn + first / n) / total_passes, "singular vectors")
         if not final:
             basis = _orthonormal(products * right[:, None])
     norms *= left**2

@@ -23,10 +23,7 @@ def affine(scores: np.ndarray, snr_floor: float = 3.0) -> tuple[np.ndarray, np.n
 
 def _farthest(along: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, float]:
     count = max(1, min(AVERAGED, len(along) // 200))
-    if count == 1:
-        best = np.array([int(np.argmax(along))])
-    else:
-        best = np.argpartition(along, -count)[-count:]
+    best = np.argpartition(along, -count)[-count:]
     return best, float(np.average(along[best], weights=weight[best]))
 
 
