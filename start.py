@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 import re
 import shlex
 import shutil
@@ -35,6 +36,7 @@ COMMANDS = ("gui", "test", "check", "setup")
 STAMP = "smarttem-setup.json"  # says that start.py made this environment, and what was installed into it
 UNFINISHED = "smarttem-setup-unfinished"  # there while pip or venv is at work: left behind only by an interruption
 LOG = "smarttem-setup.log"
+TORCH = "torch==2.13.0"  # one version everywhere, so that a figure on one machine can be compared with another's
 
 # What Qt 6 (xcb) and OpenGL load at run time, and the Debian and Fedora packages that hold it.
 SYSTEM_LIBRARIES = {
@@ -91,7 +93,7 @@ def requirements(groups, pyproject):
                 yield entry
 
     wanted = [line for group in sorted(groups) for line in lines(group)]
-    return ["--editable", str(pyproject.parent) + "[pyqt6]", *dict.fromkeys(wanted)]
+    return ["--editable", str(pyproject.parent) + "[nn,pyqt6]", *dict.fromkeys(wanted)]
 
 
 def fingerprint(pyproject):
@@ -174,12 +176,27 @@ def _has_ensurepip():
 def install(venv, groups, pyproject):
     """Let pip install the package and `groups` into `venv`, with the person's own pip configuration."""
     extra = f" and what is needed for {', '.join(sorted(groups))}" if groups else ""
-    say(f"Installing napari-smarttem{extra} (some minutes the first time, about 1.3 GB on disk; log in {venv / LOG})")
-    command = [str(venv_python(venv)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    command += requirements(groups, pyproject)
+    say(f"Installing napari-smarttem{extra} (some minutes the first time, about 2 GB on disk; log in {venv / LOG})")
     (venv / UNFINISHED).touch()
-    seen, started = 0, time.monotonic()
-    with (venv / LOG).open("w", encoding="utf-8") as log:
+    started = time.monotonic()
+    (venv / LOG).write_text("", encoding="utf-8")
+    for command in (*torch_commands(venv), [*pip_install(venv), *requirements(groups, pyproject)]):
+        _run_logged(command, venv, started)
+    stamp = {"groups": sorted(groups), "fingerprint": fingerprint(pyproject), "python": sys.version.split()[0]}
+    (venv / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
+    (venv / UNFINISHED).unlink()
+    say(f"Set up in {time.monotonic() - started:.0f} s")
+
+
+def pip_install(venv):
+    """The beginning of every ``pip install`` into `venv`."""
+    return [str(venv_python(venv)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+
+
+def _run_logged(command, venv, started):
+    """Run an installer, its output into the log, a line for the person now and then; SetupError where it fails."""
+    seen, lines = 0, []
+    with (venv / LOG).open("a", encoding="utf-8") as log:
         pip = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -188,7 +205,6 @@ def install(venv, groups, pyproject):
             errors="replace",
             env=clean_environment(),
         )
-        lines = []
         for line in pip.stdout:
             log.write(line)
             lines.append(line.rstrip())
@@ -203,10 +219,52 @@ def install(venv, groups, pyproject):
         (venv / UNFINISHED).unlink()
     if status != 0:
         raise SetupError(pip_failure(lines, venv / LOG))
-    stamp = {"groups": sorted(groups), "fingerprint": fingerprint(pyproject), "python": sys.version.split()[0]}
-    (venv / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
-    (venv / UNFINISHED).unlink()
-    say(f"Set up in {time.monotonic() - started:.0f} s")
+
+
+# -- torch, without gigabytes of CUDA where there is no NVIDIA GPU ------------------------------------------------------
+
+
+def torch_commands(venv):
+    """Commands that install torch into `venv`; none where it is there.
+
+    For Linux on x86-64 the usual package index has torch only with CUDA. Where pip's configuration offers another build, that one
+    is taken; else, on a machine without an NVIDIA GPU, uv fetches the build for the processor, which it knows where to find.
+    """
+    if _has_module(venv, "torch"):
+        return []
+    plain = [*pip_install(venv), TORCH]
+    if not (sys.platform.startswith("linux") and platform.machine() in ("x86_64", "AMD64")) or has_nvidia_gpu():
+        return [plain]
+    if not brings_cuda(venv):
+        return [plain]
+    python = str(venv_python(venv))
+    cpu_only = [python, "-m", "uv", "pip", "install", "--python", python, "--torch-backend", "cpu", TORCH]
+    return [[*pip_install(venv), "uv"], cpu_only]
+
+
+def has_nvidia_gpu():
+    """True where the NVIDIA driver is loaded."""
+    return pathlib.Path("/proc/driver/nvidia/version").exists()
+
+
+def brings_cuda(venv):
+    """True where pip, as it is configured, would install CUDA with torch; asks pip, installs nothing."""
+    command = [*pip_install(venv), "--quiet", "--dry-run", "--ignore-installed", "--report", "-", TORCH]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False)
+    try:
+        names = [item["metadata"]["name"].lower() for item in json.loads(done.stdout)["install"]]
+    except (ValueError, KeyError, TypeError):
+        return False  # pip could not even look: let the installation say why
+    return any(name.startswith(("nvidia", "cuda", "triton")) for name in names)
+
+
+def _has_module(venv, name):
+    probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
+    command = [str(venv_python(venv)), "-c", probe]
+    try:
+        return subprocess.run(command, env=clean_environment(), check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def pip_failure(lines, log):
@@ -341,7 +399,7 @@ def virtual_display():
             number = pipe.readline().strip()
         if not number:
             raise SetupError("The virtual display Xvfb did not start; try 'Xvfb :99' to see why.")
-        yield {"DISPLAY": f":{number}", "QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1", "WAYLAND_DISPLAY": ""}
+        yield {"DISPLAY": f":{number}", "QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1"}
     finally:
         xvfb.terminate()
         xvfb.wait()
@@ -353,6 +411,9 @@ def virtual_display():
 def child_environment(extra=()):
     """Environment of what is started: the clean one, Qt chosen, and a locale in which Qt can read file names."""
     env = clean_environment() | {"QT_API": "pyqt6"} | dict(extra)
+    if env.get("QT_QPA_PLATFORM") == "xcb":
+        # PyOpenGL asks EGL instead of GLX for the present context as soon as one of these is there, even if it is empty.
+        env = {name: value for name, value in env.items() if name not in ("WAYLAND_DISPLAY", "XDG_SESSION_TYPE")}
     if sys.platform.startswith("linux") and not re.search("utf", env.get("LC_ALL") or env.get("LANG") or "", re.I):
         env = {k: v for k, v in env.items() if k != "LC_ALL"} | {"LANG": "C.UTF-8"}
     return env

@@ -171,9 +171,54 @@ def test_no_network_is_one_sentence_and_leaves_the_environment_usable(start, che
     assert start.installed_groups(venv, checkout / "pyproject.toml") is None, "the next start installs"
 
 
+def _pip_report(*names):
+    report = {"install": [{"metadata": {"name": name}} for name in names]}
+    return lambda command, **_: SimpleNamespace(returncode=0, stdout=json.dumps(report))
+
+
+@pytest.fixture
+def linux_without_torch(start, monkeypatch):
+    monkeypatch.setattr(start.sys, "platform", "linux")
+    monkeypatch.setattr(start.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(start, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(start, "_has_module", lambda venv, name: False)
+
+
+def test_a_machine_without_gpu_gets_no_cuda(start, checkout, monkeypatch, linux_without_torch):
+    monkeypatch.setattr(start.subprocess, "run", _pip_report("torch", "nvidia-cublas", "triton"))
+    commands = start.torch_commands(checkout / ".venv")
+    assert commands[0][-1] == "uv"
+    assert commands[1][-3:] == ["--torch-backend", "cpu", start.TORCH]
+    assert len(commands) == 2
+
+
+def test_a_torch_without_cuda_is_taken_from_where_pip_finds_it(start, checkout, monkeypatch, linux_without_torch):
+    monkeypatch.setattr(start.subprocess, "run", _pip_report("torch", "sympy", "filelock"))
+    assert [command[-1] for command in start.torch_commands(checkout / ".venv")] == [start.TORCH]
+
+
+def test_with_a_gpu_or_elsewhere_pip_may_choose(start, checkout, monkeypatch, linux_without_torch):
+    monkeypatch.setattr(start.subprocess, "run", _pip_report("torch", "nvidia-cublas"))
+    monkeypatch.setattr(start, "has_nvidia_gpu", lambda: True)
+    assert [command[-1] for command in start.torch_commands(checkout / ".venv")] == [start.TORCH]
+    monkeypatch.setattr(start, "has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(start.sys, "platform", "darwin")
+    assert [command[-1] for command in start.torch_commands(checkout / ".venv")] == [start.TORCH]
+
+
+def test_torch_that_is_there_is_left_alone(start, checkout, monkeypatch, linux_without_torch):
+    monkeypatch.setattr(start, "_has_module", lambda venv, name: True)
+    assert start.torch_commands(checkout / ".venv") == []
+
+
+def test_a_pip_that_cannot_look_is_left_to_say_why(start, checkout, monkeypatch, linux_without_torch):
+    monkeypatch.setattr(start.subprocess, "run", lambda command, **_: SimpleNamespace(returncode=1, stdout=""))
+    assert [command[-1] for command in start.torch_commands(checkout / ".venv")] == [start.TORCH]
+
+
 def test_requirements_spell_out_the_groups(start, checkout):
     lines = start.requirements({"dev"}, checkout / "pyproject.toml")
-    assert lines == ["--editable", f"{checkout}[pyqt6]", "pytest>=8", "hypothesis", "ruff"]
+    assert lines == ["--editable", f"{checkout}[nn,pyqt6]", "pytest>=8", "hypothesis", "ruff"]
 
 
 def test_project_requirements_of_this_checkout_are_readable(start):
@@ -218,6 +263,15 @@ def test_qt_gets_a_locale_it_can_read(start, monkeypatch):
 )
 def test_screen(start, platform, environ, screen):
     assert start.has_screen(environ, platform) is screen
+
+
+def test_an_x_display_leaves_no_trace_of_wayland(start, monkeypatch):
+    """PyOpenGL would look for EGL's context beside Qt's GLX one, and find none."""
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    monkeypatch.setenv("XDG_SESSION_TYPE", "wayland")
+    env = start.child_environment({"DISPLAY": ":5", "QT_QPA_PLATFORM": "xcb"})
+    assert not {"WAYLAND_DISPLAY", "XDG_SESSION_TYPE"} & set(env)
+    assert start.child_environment()["WAYLAND_DISPLAY"] == "wayland-0"
 
 
 def test_missing_system_libraries_are_named_for_debian_and_fedora(start, monkeypatch):
