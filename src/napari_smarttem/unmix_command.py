@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +35,12 @@ def run(options: argparse.Namespace) -> int:
     from .unmixing import save, unmix
     from .unmixing.prepare import Preparation
 
-    components: int | str = options.components
-    if components != "auto":
+    components: int | Literal["auto"] = "auto"
+    if options.components != "auto":
         try:
-            components = int(components)
+            components = int(options.components)
         except ValueError:
-            raise BadInput(f"--components is a number or auto, not {components!r}.") from None
+            raise BadInput(f"--components is a number or auto, not {options.components!r}.") from None
     frames = [frame for frame in read(options.file) if frame.axes[-1].units == "eV" and len(frame.axes) in (2, 3)]
     if not frames:
         raise BadInput(f"{options.file.name} holds no spectrum image and no line scan.")

@@ -14,7 +14,7 @@ from ..schema import BadInput, Cancelled
 from . import abundances, rank
 from .methods import METHODS
 from .methods_base import Found
-from .result import UnmixingResult
+from .result import Scree, UnmixingResult
 from .smoothing import denoise
 from .spectra import SpectrumImage, spectrum_image
 from .subspace import Subspace, decompose
@@ -174,7 +174,7 @@ def unmix(
     return result
 
 
-def _undecided(subspace: Subspace, scree: rank.Scree) -> bool:
+def _undecided(subspace: Subspace, scree: Scree) -> bool:
     """Whether the last component is near the noise, or the one after it does not look like noise."""
     values, k = subspace.values, min(scree.chosen, len(subspace.values))
     near = values[k - 1] < WEAK * scree.threshold
@@ -194,7 +194,7 @@ def _wanted(components: int | str, image: SpectrumImage) -> int | None:
     return int(components)
 
 
-def _assemble(problem: Problem, scree: rank.Scree, found: Found, method: str) -> UnmixingResult:
+def _assemble(problem: Problem, scree: Scree, found: Found, method: str) -> UnmixingResult:
     subspace, image, k = problem.subspace, problem.image, len(found.corners)
     r = found.corners.shape[1]
     scores = subspace.scores[:, :r]

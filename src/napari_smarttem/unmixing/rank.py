@@ -67,7 +67,7 @@ def choose(
     close = (ratio > AMBIGUOUS[0]) & (ratio < AMBIGUOUS[1])
     if close.any() and subspace.counts and image.addressable and found < largest:
         low = max(1, int(np.count_nonzero(ratio >= AMBIGUOUS[1])))
-        high = int(min(np.count_nonzero(ratio > AMBIGUOUS[0]), largest))
+        high = min(int(np.count_nonzero(ratio > AMBIGUOUS[0])), largest)
         gains = held_out(image, high, seed=seed)
         while low < high and gains[low] > 0:
             low += 1

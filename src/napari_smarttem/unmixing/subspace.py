@@ -205,7 +205,7 @@ def _guess(sample: np.ndarray | None, channels: int) -> np.ndarray:
     if sample is None:
         return np.ones(channels)
     mean = np.abs(np.nan_to_num(sample, posinf=0, neginf=0)).mean(axis=0, dtype=np.float64)
-    return np.maximum(mean, mean.mean() * 0.01 + 1e-30)
+    return np.asarray(np.maximum(mean, mean.mean() * 0.01 + 1e-30))
 
 
 def _first_pass(

@@ -71,7 +71,7 @@ def vertex_components(scores: np.ndarray, k: int, rng: np.random.Generator, rest
         volume = abs(float(np.linalg.det(corners)))
         if volume > best_volume:
             best_volume, best_corners = volume, corners
-    return best_corners
+    return np.asarray(best_corners)
 
 
 def n_findr(scores: np.ndarray, k: int, sweeps: int = 5) -> np.ndarray:

@@ -37,7 +37,8 @@ def spectra(
 ) -> np.ndarray:
     """`k` positive spectra with mean one; `collinear` (0..1) is the part of a further spectrum common to all of them.
 
-    `contrast` multiplies the edges. A common part made of the endmembers themselves would be no other problem than "everything is mixed everywhere".
+    `contrast` multiplies the edges. A common part made of the endmembers themselves would be no other problem than
+    "everything is mixed everywhere".
     """
     energy = np.linspace(200.0, 1000.0, channels)
     if collinear:
