@@ -67,9 +67,9 @@ def test_steps_keep_calibration_and_counts_and_are_undone(rng):
     preparation = Preparation(truth.frame)
     before = np.asarray(truth.frame.data)
     for step in (
-        Step("crop_energy", {"low_ev": 220.0, "high_ev": 345.0}),
+        Step("crop_energy", {"first_ev": 220.0, "last_ev": 345.0}),
         Step("crop_area", {"top": 1, "bottom": 9, "left": 2, "right": 10}),
-        Step("bin_pixels", {"pixels": 2, "channels": 4}),
+        Step("bin", {"y": 2, "x": 2, "energy": 4}),
     ):
         preparation.accept(step, preparation.apply(step))
     frame = preparation.frame
@@ -82,6 +82,7 @@ def test_steps_keep_calibration_and_counts_and_are_undone(rng):
     assert frame.coordinates("y")[0] == pytest.approx(truth.frame.coordinates("y")[1:3].mean())
     assert frame.coordinates("energy_loss")[0] == pytest.approx(energy[kept[:4]].mean())
     assert [str(step)[:4] for step in preparation.steps] == ["kept", "kept", "summ"]
+    assert [step["step"] for step in frame.metadata["preparation"]] == ["crop_energy", "crop_area", "bin"]
     for _ in range(3):
         assert preparation.undo()
     assert not preparation.undo()
@@ -91,10 +92,9 @@ def test_steps_keep_calibration_and_counts_and_are_undone(rng):
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        (Step("crop_energy", {"low_ev": 5000.0, "high_ev": 6000.0}), "keep at least 4"),
-        (Step("crop_area", {"top": 90, "bottom": 99, "left": 0, "right": 9}), "draw a larger one"),
-        (Step("bin_pixels", {"pixels": 1, "channels": 1}), "at least two"),
-        (Step("bin_pixels", {"pixels": 64, "channels": 1}), "cannot be taken together"),
+        (Step("crop_energy", {"first_ev": 5000.0, "last_ev": 6000.0}), "there are 0 channels"),
+        (Step("crop_area", {"top": 90, "bottom": 99, "left": 0, "right": 9}), "are not inside"),
+        (Step("bin", {"y": 64, "x": 64, "energy": 1}), "Cannot bin"),
         (Step("polish", {}), "no preparation step"),
     ],
 )
@@ -108,7 +108,7 @@ def test_steps_that_cannot_be_done_say_why(step, words):
 def test_steps_can_be_repeated_on_data_that_have_grown():
     small, large = mixed(shape=(4, 6), channels=32), mixed(shape=(8, 6), channels=32)
     preparation = Preparation(small.frame)
-    step = Step("bin_pixels", {"pixels": 2, "channels": 2})
+    step = Step("bin", {"y": 2, "x": 2, "energy": 2})
     preparation.accept(step, preparation.apply(step))
     again = preparation.repeated(large.frame)
     assert again.steps == [step]
@@ -192,7 +192,7 @@ def test_spectra_on_another_axis_are_left_out_of_a_run():
     usual = [spectrum_frame(np.full(8, i), dispersion_ev=1.0, offset_ev=5.0, signal="EELS") for i in range(3)]
     other = spectrum_frame(np.ones(9), dispersion_ev=1.0, offset_ev=5.0, signal="EELS")
     spectra = gathered("run", [usual[0], other, *usual[1:]], np.arange(8.0).reshape(4, 2))
-    assert spectra.frame.shape == (3, 8)
+    assert spectra.frame.shape == (1, 3, 8)
     assert spectra.places_nm.tolist() == [[0, 1], [4, 5], [6, 7]]
     assert "3 spectra" in spectra.facts
     with pytest.raises(BadInput, match="no spectrum yet"):
@@ -243,7 +243,7 @@ def test_the_python_copy_makes_the_same_result(worked, tmp_path, monkeypatch):
     path = write(truth.frame, tmp_path / "set.hspy")
     spectra = load(Choice("set", "file", path))
     preparation = Preparation(spectra.frame)
-    step = Step("crop_energy", {"low_ev": 210.0, "high_ev": 400.0})
+    step = Step("crop_energy", {"first_ev": 210.0, "last_ev": 400.0})
     preparation.accept(step, preparation.apply(step))
     settings = {"method": "vca", "components": 3, "seed": 1}
     result = unmix(preparation.frame, **settings).renamed(1, "rim").dropped(2)

@@ -320,8 +320,9 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         self.unmixing.labels.clear()
         self.unmixing.labels.addItems(labels_layers(self.viewer))
         self.unmixing.labels.setCurrentText(present)
-        if self._chosen is None and self._choices and self._loading is None and self.bench.spectra is None:
-            self._choose(self._choices[0])
+        images = [choice for choice in self._choices if choice.kind != "run"]  # a run has nothing yet when it begins
+        if self._chosen is None and images and self._loading is None and self.bench.spectra is None:
+            self._choose(images[0])
 
     def _input_activated(self, index: int) -> None:
         self._choose(self._choices[index])
@@ -478,7 +479,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         spectra = self.bench.spectra
         if self.busy or spectra is None or spectra.places_nm is None or spectra.path != self.session.run_folder:
             return
-        read = self.live.growth(spectra.path, len(spectra.frame.data))
+        read = self.live.growth(spectra.path, len(spectra.places_nm))
         if read is None:
             return
         preparation, settings = self.bench.preparation, self.settings()
@@ -529,8 +530,7 @@ def _unmix(
 def _sums(frame: Frame) -> WindowSums | None:
     if frame.is_lazy:
         return None
-    data = frame.data
-    return WindowSums(data if data.ndim == 3 else data[None])
+    return WindowSums(frame.data)
 
 
 def offer_file(viewer: Any, path: str | Path) -> UnmixingDock:

@@ -61,19 +61,13 @@ class Unmixed:
     sums: WindowSums | None
 
     @property
-    def cube(self) -> Any:
-        """The data as ``(y, x, energy)``."""
-        data = self.spectra.frame.data
-        return data if data.ndim == 3 else data[None]
-
-    @property
     def simulated(self) -> bool:
         """True where a simulation made the data."""
         return bool(self.spectra.frame.metadata.get("simulated", False))
 
     def spectrum(self, row: int, column: int) -> np.ndarray:
         """Measured spectrum of a pixel, ``(energy,)``."""
-        return np.asarray(self.cube[row, column], dtype=float)
+        return np.asarray(self.spectra.frame.data[row, column], dtype=float)
 
     def canvas(self, result: UnmixingResult) -> Canvas:
         """How maps of the result are drawn."""

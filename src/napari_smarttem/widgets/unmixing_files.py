@@ -7,6 +7,7 @@ from typing import Any
 
 from qtpy.QtWidgets import QApplication, QFileDialog
 
+from ..schema import BadInput
 from .unmixing_lines import lines_of, spectrum_kind
 
 RESULTS = "HyperSpy, learning results (*.hspy);;tables (*.csv)"
@@ -44,8 +45,11 @@ class ResultFiles:
         def work(_cancel: Any) -> Path:
             from ..unmixing import save
 
-            data = None if unmixed.spectra.frame.is_lazy else unmixed.cube
-            return save(result, path, data=data, overwrite=True)
+            frame = unmixed.spectra.frame
+            try:
+                return save(result, path, data=None if frame.is_lazy else frame.data, overwrite=True)
+            except OSError as error:
+                raise BadInput(f"{path} cannot be written: {error.strerror or error}; choose another place.") from error
 
         self._run(work, self._written, f"Writing {Path(path).name} …")
 

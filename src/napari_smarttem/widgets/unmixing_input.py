@@ -21,7 +21,7 @@ class Spectra:
     ----------
     title : str
     frame : Frame
-        ``(y, x, energy)``, or ``(x, energy)``: a line scan, or the spectra of a run one after the other.
+        ``(y, x, energy)``; a line scan, or the spectra of a run one after the other, is one row.
     path : Path, optional
         Where it comes from; None for a plain array of a layer.
     dataset : int
@@ -39,10 +39,10 @@ class Spectra:
     @property
     def facts(self) -> str:
         """Size and kind in a few words."""
-        *places, channels = self.frame.shape
-        kind = "spectra" if self.places_nm is not None else "pixels"
+        rows, columns, channels = self.frame.shape
         lazy = ", read in pieces" if self.frame.is_lazy else ""
-        return f"{' × '.join(map(str, places))} {kind}, {channels} channels, {self.frame.signal}{lazy}"
+        size = f"{columns} spectra" if rows == 1 else f"{rows} × {columns} pixels"
+        return f"{size}, {channels} channels, {self.frame.signal}{lazy}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,14 @@ def load(choice: Choice) -> Spectra:
             )
         dataset, frame = max(maps, key=lambda pair: int(np.prod(pair[1].shape)))
     title = str(frame.metadata.get("title") or choice.path.stem)
-    return Spectra(title, frame, choice.path, dataset)
+    return Spectra(title, as_map(frame), choice.path, dataset)
+
+
+def as_map(frame: Frame) -> Frame:
+    """A line scan ``(x, energy)`` as a map of one row."""
+    if frame.data.ndim != 2:
+        return frame
+    return frame.with_data(frame.data[None], axes=(frame.axes[0].model_copy(update={"name": "y"}), *frame.axes))
 
 
 def _of_layer(choice: Choice) -> Spectra:
@@ -173,9 +180,9 @@ def measured_spectra(folder: Path, known: dict[str, Frame] | None = None) -> Spe
         done = measured_steps(journal)
         known = {} if known is None else known
         for step in done:
-            if step.step_id not in known:
-                known[step.step_id] = journal.load(step.frames[0])
-        frames = [known[step.step_id] for step in done]
+            if step.step.step_id not in known:
+                known[step.step.step_id] = journal.load(step.frames[0])
+        frames = [known[step.step.step_id] for step in done]
         simulated = journal.start.instrument.simulated
     finally:
         journal.close()
@@ -200,4 +207,4 @@ def gathered(
         signal=first.signal,
         metadata=metadata,
     )
-    return Spectra(title, frame, path, places_nm=np.asarray(places_nm, dtype=float).reshape(-1, 2)[keep])
+    return Spectra(title, as_map(frame), path, places_nm=np.asarray(places_nm, dtype=float).reshape(-1, 2)[keep])

@@ -19,11 +19,7 @@ def labels_layers(viewer: Any) -> list[str]:
 
 def canvas_of(spectra: Spectra) -> Canvas:
     """How maps of these spectra will be drawn."""
-    frame = spectra.frame
-    if frame.data.ndim == 3:
-        return Canvas(frame.axes[:2], frame.shape[:2])
-    along = frame.axes[0]
-    return Canvas((along, along), (1, frame.shape[0]), spectra.places_nm)
+    return Canvas(spectra.frame.axes[:2], spectra.frame.shape[:2], spectra.places_nm)
 
 
 def new_labels_layer(viewer: Any, spectra: Spectra) -> str:

@@ -116,7 +116,7 @@ class UnmixingLayers:
     ----------
     maps : list of Image
         One a component; held by reference.
-    residual, window, marker : Layer or None
+    residual, window, marker, classes : Layer or None
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -125,6 +125,7 @@ class UnmixingLayers:
         self.residual: Any = None
         self.window: Any = None
         self.marker: Any = None
+        self.classes: Any = None
         self.canvas: Canvas | None = None
         self._hidden: list[Any] = []
 
@@ -200,11 +201,40 @@ class UnmixingLayers:
         )
         if new:
             self.residual.visible = False
+        self._show_classes(result.extra.get("labels"), common)
         if first and live_layer(viewer, below) is not None and below.visible:
             below.visible = False
             self._hidden.append(below)
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
+
+    def _show_classes(self, labels: np.ndarray | None, about: dict[str, Any]) -> None:
+        """The class of each pixel as a Labels layer, hidden under the maps, where the method gives one."""
+        layer = live_layer(self.viewer, self.classes)
+        if labels is None or self.canvas is None:
+            if layer is not None:
+                self.viewer.layers.remove(layer)
+            self.classes = None
+            return
+        image = np.asarray(self.canvas.image(labels, "classes", {}).data)
+        values = np.nan_to_num(image, nan=0).astype(np.uint8)
+        y, x = self.canvas.axes
+        place = {"scale": (y.scale, x.scale), "translate": (y.offset, x.offset)}
+        if layer is not None:
+            layer.data = values
+            layer.scale, layer.translate = place["scale"], place["translate"]
+            return
+        self.classes = unwrapped(
+            self.viewer.add_labels(
+                values,
+                name="classes",
+                units=(y.units, x.units),
+                axis_labels=("y", "x"),
+                visible=False,
+                metadata={METADATA_KEY: about | {"kind": "unmixing_classes"}},
+                **place,
+            )
+        )
 
     def set_visible(self, number: int, on: bool) -> None:
         """Show or hide one component's map."""
@@ -302,14 +332,14 @@ class UnmixingLayers:
         viewer = self.viewer
         if viewer is None:
             return
-        for drawn in (*self.maps, self.residual, self.window, self.marker):
+        for drawn in (*self.maps, self.residual, self.window, self.marker, self.classes):
             layer = live_layer(viewer, drawn)
             if layer is not None:
                 viewer.layers.remove(layer)
         for layer in self._hidden:
             if live_layer(viewer, layer) is not None:
                 layer.visible = True
-        self.maps, self.residual, self.window, self.marker, self._hidden = [], None, None, None, []
+        self.maps, self.residual, self.window, self.marker, self.classes, self._hidden = [], None, None, None, None, []
 
 
 def component_colormap(color: str) -> Any:

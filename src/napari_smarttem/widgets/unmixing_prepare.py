@@ -8,7 +8,7 @@ import numpy as np
 import pyqtgraph
 
 from ..schema import BadInput, Frame
-from .unmixing_steps import MORE, Step
+from .unmixing_steps import MORE, Step, arguments_of
 
 
 class PrepareActions:
@@ -61,13 +61,18 @@ class PrepareActions:
     def crop_energy(self) -> None:
         """Keep the blue range."""
         low, high = (float(v) for v in self.prepare.region.getRegion())
-        self.do_step(Step("crop_energy", {"low_ev": round(low, 3), "high_ev": round(high, 3)}))
+        self.do_step(Step("crop_energy", arguments_of("crop_energy", round(low, 3), round(high, 3))))
 
     def bin(self) -> None:
         """Sum pixels and channels."""
-        self.do_step(
-            Step("bin_pixels", {"pixels": self.prepare.pixels.value(), "channels": self.prepare.channels.value()})
-        )
+        if self.bench.preparation is None:
+            return
+        pixels, channels = self.prepare.pixels.value(), self.prepare.channels.value()
+        if pixels * channels == 1:
+            self._fail(BadInput("Binning takes at least two pixels or two channels together; set one of the numbers."))
+            return
+        rows = pixels if self.bench.preparation.frame.shape[0] > 1 else 1
+        self.do_step(Step("bin", {"y": rows, "x": pixels, "energy": channels}))
 
     def crop_area(self) -> None:
         """Keep what the last shape of the selected Shapes layer encloses."""
@@ -78,7 +83,7 @@ class PrepareActions:
 
     def _drawn_area(self) -> dict[str, int]:
         spectra = self.bench.prepared()
-        if spectra is None or spectra.frame.data.ndim != 3:
+        if spectra is None or spectra.frame.shape[0] == 1:
             raise BadInput("Only a spectrum image has an area to crop.")
         shapes = [layer for layer in reversed(self.viewer.layers) if type(layer).__name__ == "Shapes" and layer.nshapes]
         active = self.viewer.layers.selection.active
@@ -91,13 +96,15 @@ class PrepareActions:
         columns = sorted(x.index(v) for v in (corners[:, 1].min(), corners[:, 1].max()))
         top, left = (int(np.ceil(v - 1e-6)) for v in (rows[0], columns[0]))
         bottom, right = (int(np.floor(v + 1e-6)) + 1 for v in (rows[1], columns[1]))
-        return {"top": max(0, top), "bottom": bottom, "left": max(0, left), "right": right}
+        height, width = spectra.frame.shape[:2]
+        area = {"top": max(0, top), "bottom": min(height, bottom), "left": max(0, left), "right": min(width, right)}
+        if area["bottom"] - area["top"] < 1 or area["right"] - area["left"] < 1:
+            raise BadInput("The drawn area lies beside the data; draw it on them.")
+        return area
 
     def _more_clicked(self) -> None:
         name = self.prepare.more.currentData()
         low, high = (round(float(v), 3) for v in self.prepare.region.getRegion())
-        from .unmixing_steps import arguments_of
-
         self.do_step(Step(name, arguments_of(name, low, high)))
 
     # ---------------------------------------------------------------------------------------------------- showing
@@ -116,7 +123,7 @@ class PrepareActions:
         page.steps.addItems([str(step) for step in preparation.steps])
         page.steps.setVisible(bool(preparation.steps))
         frame = preparation.frame
-        page.crop_area.setVisible(frame.data.ndim == 3)
+        page.crop_area.setVisible(frame.shape[0] > 1)
         self._summed = frame
         self.in_background(lambda _cancel: summed(frame), lambda counts: self._show_sum(frame, counts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,10 @@ class ResultView:
         self._follow.timeout.connect(self._follow_cursor)
         self._follow.start()
         viewer = self.viewer
-        viewer.mouse_move_callbacks.append(_moved(self))
-        viewer.mouse_drag_callbacks.append(_pressed(self))
+        moved, pressed = _moved(self), _pressed(self)
+        viewer.mouse_move_callbacks.append(moved)
+        viewer.mouse_drag_callbacks.append(pressed)
+        self.destroyed.connect(partial(_forget, weakref.ref(viewer), moved, pressed))
 
     # ---------------------------------------------------------------------------------------------------- showing
 
@@ -399,11 +402,9 @@ def _moved(dock: Any) -> Any:
     """A callback for the viewer's list that does not keep the dock alive."""
     reference = weakref.ref(dock)
 
-    def moved(viewer: Any, event: Any) -> None:
+    def moved(_viewer: Any, event: Any) -> None:
         dock = _alive(reference)
-        if dock is None:
-            viewer.mouse_move_callbacks.remove(moved)
-        else:
+        if dock is not None:
             dock._mouse_moved(event)
 
     return moved
@@ -414,9 +415,6 @@ def _pressed(dock: Any) -> Any:
     reference = weakref.ref(dock)
 
     def pressed(viewer: Any, event: Any) -> Any:
-        if _alive(reference) is None:
-            viewer.mouse_drag_callbacks.remove(pressed)
-            return
         active = viewer.layers.selection.active
         if event.button != 1 or (active is not None and active.mode != "pan_zoom"):
             return  # a hand that paints, draws or selects means something else
@@ -430,6 +428,14 @@ def _pressed(dock: Any) -> Any:
             dock._clicked(position)
 
     return pressed
+
+
+def _forget(viewer: Any, moved: Any, pressed: Any, *_: Any) -> None:
+    """Take the callbacks of a dock that has gone out of the viewer's lists."""
+    viewer = viewer()
+    if viewer is not None:
+        viewer.mouse_move_callbacks.remove(moved)
+        viewer.mouse_drag_callbacks.remove(pressed)
 
 
 def _alive(reference: Any) -> Any:

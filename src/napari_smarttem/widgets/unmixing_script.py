@@ -24,8 +24,10 @@ def as_python(unmixed: Unmixed, provenance: Mapping[str, Any]) -> str:
         Python source that ends with a newline.
     """
     spectra = unmixed.spectra
-    steps = [f"frame = {step.name}(frame{_arguments(step.arguments)})" for step in unmixed.steps]
-    names = sorted({step.name for step in unmixed.steps})
+    steps = [f"frame = {step.function.__name__}(frame{_arguments(step.arguments)})" for step in unmixed.steps]
+    names = sorted({step.function.__name__ for step in unmixed.steps})
+    if names and spectra.frame.shape[0] == 1 and spectra.places_nm is None:
+        steps.insert(0, "frame = as_map(frame)")
     lines = []
     if spectra.places_nm is not None and spectra.path is not None:
         lines += ["from pathlib import Path", ""]
@@ -39,7 +41,9 @@ def as_python(unmixed: Unmixed, provenance: Mapping[str, Any]) -> str:
         lines += ["import napari", "from napari_smarttem.unmixing import save, unmix"]
         load = [f"frame = napari.current_viewer().layers[{spectra.title!r}].data"]
     if names:
-        lines.append(f"from {STEPS_MODULE} import {', '.join(names)}")
+        lines.append(f"from napari_smarttem.unmixing.prepare import {', '.join(names)}")
+        if steps[0] == "frame = as_map(frame)":
+            lines.append("from napari_smarttem.widgets.unmixing_input import as_map")
     settings = {key: value for key, value in unmixed.settings.items() if isinstance(value, (str, int, float, bool))}
     lines += ["", *load, *steps]
     if len(settings) < len(unmixed.settings):
@@ -49,9 +53,6 @@ def as_python(unmixed: Unmixed, provenance: Mapping[str, Any]) -> str:
     lines += [line for edit in provenance.get("edits", ()) if (line := _edit(edit))]
     lines += ["print(result.assumption, *result.warnings, sep='\\n')", "save(result, 'unmixed.hspy')"]
     return "\n".join(lines) + "\n"
-
-
-STEPS_MODULE = "napari_smarttem.widgets.unmixing_steps"
 
 
 def _arguments(values: Mapping[str, Any]) -> str:
