@@ -142,6 +142,24 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="a version that takes about a minute")
     bench.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     bench.set_defaults(run=_bench)
+
+    check = commands.add_parser(
+        "check", parents=[common, machine_readable], help="try what a DigitalMicrograph server offers, within safe limits"
+    )
+    check.add_argument("address", metavar="ADDRESS", help="as the server printed it: tcp://HOST:PORT")
+    check.add_argument("--token", default="", help="as the server printed it (default: $SMARTTEM_DM_TOKEN)")
+    check.set_defaults(run=_check)
+
+    fake = commands.add_parser(
+        "fake-gms", parents=[common], help="start a fake DigitalMicrograph with the server in it, to connect to"
+    )
+    fake.add_argument("--port", type=int, default=9471, help="0 takes any that is free (default: %(default)s)")
+    fake.add_argument("--token", default="", help="default: a new one, printed")
+    fake.add_argument("--specimen", default="core-shell", help="of the simulated microscope (default: %(default)s)")
+    fake.add_argument("--seed", type=int, default=0, help="of the specimen (default: %(default)s)")
+    fake.add_argument("--speed", type=float, default=1.0, help="of its clock; 1 is real time (default: %(default)s)")
+    fake.add_argument("--seconds", type=float, help="stop after so long (default: when interrupted)")
+    fake.set_defaults(run=_fake_gms)
     return parser
 
 
@@ -296,6 +314,30 @@ def bench_names() -> list[str]:
     from . import bench
 
     return sorted(m.name for m in pkgutil.iter_modules(bench.__path__) if not m.ispkg and m.name != "report")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .backends.digitalmicrograph.doctor import as_report, examine
+
+    def say(finding: Any) -> None:
+        print(f"{finding.what:<14} {finding.status:<7} {finding.ms:8.1f} ms  {finding.note}", flush=True)
+
+    findings = examine(options.address, options.token, (lambda _finding: None) if options.json else say)
+    report = as_report(options.address, findings)
+    if options.json:
+        _print_json(report)
+    return 0 if report["ok"] else 1
+
+
+def _fake_gms(options: argparse.Namespace) -> int:
+    from .backends.digitalmicrograph.fake_gms import run
+
+    settings = {"specimen": options.specimen, "seed": options.seed}
+    with run(speed=options.speed, port=options.port, token=options.token, **settings) as running:
+        print(f"SIMULATED microscope; address  {running.address}", flush=True)
+        print(f"SIMULATED microscope; token    {running.token}", flush=True)
+        running.wait(options.seconds)
+    return 0
 
 
 def _print_json(value: Any) -> None:

@@ -34,7 +34,8 @@ def test_golden_files(name):
     assert geometry.steps == ((step, 0), (0, step))
     tags = geometry.tags()
     assert tags["DigiScan:Horizontal Pixel Step"] == tags["DigiScan:Vertical Perp Pixel Step"] == step
-    assert (tags["DigiScan:Horizontal Spacing"] > 0) and np.sign(step) == (-1 if turned == 180.0 else 1)
+    assert tags["DigiScan:Horizontal Spacing"] > 0
+    assert np.sign(step) == (-1 if turned == 180.0 else 1)
     x, y = np.meshgrid(np.linspace(0, width, 23), np.linspace(0, height, 19))
     for px, py in zip(x.ravel(), y.ravel(), strict=True):
         beam = tuple(round(v) for v in geometry.to_ds(px, py))
@@ -61,14 +62,14 @@ def test_the_cathodoluminescence_region_lies_where_its_tags_say():
 @settings(max_examples=200)
 @given(
     st.integers(16, 4096), st.floats(0.1, 1.0), st.floats(-360, 360), st.sampled_from([0.0, 90.0, 180.0]), st.booleans(),
-    st.floats(0, 1), st.floats(0, 1),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )  # fmt: skip
-def test_pixel_to_beam_to_pixel(size, zoom, rotation, turned, flip, fx, fy):
+def test_pixel_to_beam_to_pixel(size, zoom, rotation, turned, flip, place):  # noqa: PLR0917
     geometry = Geometry.whole_field(size, size, zoom, rotation, turned, flip)
     (xx, xy), (yx, yy) = geometry.steps
     if abs(xx * yy - xy * yx) < 1:  # steps of less than one hardware unit cannot be told apart
         return
-    x, y = fx * size, fy * size
+    x, y = place[0] * size, place[1] * size
     back = geometry.to_pixel(*geometry.to_ds(x, y))
     assert back == pytest.approx((x, y), abs=1e-6)
 

@@ -50,7 +50,7 @@ def test_listens_to_this_computer_only(running):
     addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
     port = int(running.address.rpartition(":")[2])
     for address in addresses:
-        with pytest.raises(OSError, match="refused|reachable|timed out"):
+        with pytest.raises(OSError, match=r"refused|reachable|timed out"):
             socket.create_connection((address, port), timeout=1.0)
 
 

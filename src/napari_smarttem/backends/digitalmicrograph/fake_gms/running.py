@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from types import TracebackType
@@ -54,10 +55,11 @@ class Running:
         self.bridge.stop()
         self._thread.join(10.0)
 
-    def wait(self) -> None:
-        """Until the server is stopped from elsewhere."""
-        while self._thread.is_alive():
-            self._thread.join(0.5)
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the server is stopped from elsewhere, or `seconds` are over."""
+        ends = math.inf if seconds is None else time.monotonic() + seconds
+        while self._thread.is_alive() and time.monotonic() < ends:
+            self._thread.join(min(0.5, max(0.0, ends - time.monotonic())))
 
     def __enter__(self) -> Self:
         return self
