@@ -137,6 +137,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
+    from . import measure_aberrations, train_command
+
+    measure = commands.add_parser(
+        "measure-aberrations", parents=[common, machine_readable], help="read the aberrations from a saved Ronchigram"
+    )
+    measure_aberrations.add_options(measure)
+    train = commands.add_parser("train", parents=[common], help="train a network on data simulated on the way")
+    train_command.add_options(train)
+
     bench = commands.add_parser("bench", parents=[common, machine_readable], help="measure the product's figures")
     bench.add_argument("name", nargs="?", metavar="NAME", help="which bench; without it, the names are listed")
     bench.add_argument("--quick", action="store_true", help="a version that takes about a minute")

@@ -18,7 +18,7 @@ from .targets.steering import ControlState
 
 TYPICAL = np.array([50.0, 20.0, 20.0, 200.0, 200.0, 200.0, 200.0, 20.0])
 """What is a change worth speaking of, in the units of `ESTIMATED`; cross-talk is measured against it."""
-GAIN_ERROR, CROSS_TALK = 0.08, 0.04
+GAIN_ERROR, CROSS_TALK = 0.05, 0.02
 LANDING = np.array([0.15, 0.06, 0.06, 1.2, 1.2, 2.2, 2.2, 0.08])
 """How far beside the asked value a control may land, per setting."""
 DRIFT = np.array([0.02, 0.006, 0.006, 0.06, 0.06, 0.1, 0.1, 0.003])

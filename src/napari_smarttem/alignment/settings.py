@@ -36,9 +36,9 @@ class AlignmentSettings(BaseModel):
     )
     wanted_mrad: float = Field(default=25.0, gt=0, le=60, description="Angle to which the phase is to stay under pi/4.")
     confidence: float = Field(default=0.9, gt=0, lt=1, description="How sure to be of that before stopping.")
-    frames: int = Field(default=5, ge=1, le=500, description="Stop after this many Ronchigrams at the latest.")
+    frames: int = Field(default=4, ge=1, le=500, description="Stop after this many Ronchigrams at the latest.")
     offsets_nm: tuple[float, ...] = Field(
-        default=(-1500.0, -800.0, -350.0, -200.0),
+        default=(-1500.0, -700.0, -300.0, -150.0),
         min_length=1,
         description="Defocus at which to measure, one frame after the other; the last one again and again.",
     )

@@ -1,6 +1,6 @@
 """What ``smarttem train ronchigram`` trains: the network that reads local spectra, on data made on the way.
 
-The first seven tenths of the way the spectra are drawn from their expected values (fast); then they are those of whole simulated
+Nineteen twentieths of the way the spectra are drawn from their expected values (fast); then they are those of whole simulated
 frames, with everything that a formula leaves out. Voltage, half-angle and frame size are drawn too: half of the batches have the
 published ranges at 300 kV and 30 mrad, the others anything from 60 to 300 kV and 15 to 45 mrad.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 DIRECTIONS, LEVELS = 8, 40
-FORMULA_SHARE = 0.7
+FORMULA_SHARE = 0.95
 PUBLISHED = {"C1": (-2000.0, -1000.0), "A1": 100.0, "B2": 1000.0, "A2": 1000.0, "C3": 100.0}
 """Ranges in which the published network was trained: nm, and um for C3."""
 
@@ -212,7 +212,7 @@ class RonchigramTask:
                 "each 15 % wider",
                 "other half": "60-300 kV, 15-45 mrad, 512 or 256 px; C1 -300..-3000 nm, the others in proportion",
                 "film": "phase 0.08-0.4 rad rms, fall-off 3-8 /nm, ring at 4.0-5.2 /nm",
-                "recording": "60-4000 e/px, source 0.005-0.04 nm, focal spread 0.5-6 nm, blur 0.3-0.8 px, gain ripple 0-2 %, specks",
+                "recording": "60-4000 e/px, source 0.005-0.04 nm, focal spread 0.5-6 nm, blur 0.3-0.8 px, ripple 0-2 %, specks",
             },
             "licence": "GPL-3.0-or-later, as the code that made them",
         }

@@ -1,0 +1,132 @@
+"""Ronchigrams for the bench of the alignment: good ones of the published ranges, unusable ones of six kinds, misaligned columns."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...alignment.estimator import Estimator
+from ...alignment.plan import Outcome, build
+from ...alignment.targets.loop import controls_of
+from ...alignment.training import draw_published
+from ...backends.guard import Guard
+from ...backends.registry import connect
+from ...engine.execute import execute
+from ...physics.aberrations import ESTIMATED, quarter_pi_angle_mrad
+from ...physics.ronchigram import Film, Geometry, Recording, simulate
+from ...schema import Note, SmartTEMError, StepResult
+
+BAD_KINDS = ("vacuum", "blanked beam", "saturated", "crystalline", "wrong camera length", "another image")
+
+
+def good_frames(
+    geometry: Geometry, count: int, seed: int, *, dose: float = 200.0, scale: float = 1.0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Coefficients (8,) of the published ranges (times `scale`), and their frame."""
+    import torch
+
+    rng = np.random.default_rng([seed, 71, geometry.pixels])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    for _ in range(count):
+        coefficients = draw_published(rng, 1) * scale
+        frame = simulate(
+            geometry, coefficients, ESTIMATED, recording=Recording(dose_e_per_px=dose), generator=generator,
+            film=Film(phase_rms=rng.uniform(0.15, 0.25), k0_per_nm=rng.uniform(4.0, 6.0)),
+        )  # fmt: skip
+        yield coefficients[0], frame[0].numpy()
+
+
+def bad_frame(kind: str, geometry: Geometry, seed: int) -> np.ndarray:
+    """A frame that must be refused."""
+    import torch
+
+    rng = np.random.default_rng([seed, 72, BAD_KINDS.index(kind)])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    coefficients = draw_published(rng, 1)
+    shape = (geometry.pixels, geometry.pixels)
+    if kind == "blanked beam":
+        return rng.poisson(0.05, shape).astype(np.float32) + rng.normal(0, 0.3, shape).astype(np.float32)
+    if kind == "another image":
+        from scipy import ndimage
+
+        smooth = ndimage.gaussian_filter(rng.normal(size=shape), rng.uniform(1.0, 12.0))
+        return np.asarray(rng.poisson(200.0 * (1 + 0.3 * smooth / smooth.std()).clip(0)), dtype=np.float32)
+    film, recording, shown = Film(phase_rms=rng.uniform(0.1, 0.3)), Recording(dose_e_per_px=200.0), geometry
+    if kind == "vacuum":
+        film = Film(phase_rms=1e-6)
+    elif kind == "crystalline":
+        film = Film(phase_rms=0.02)
+        recording = Recording(dose_e_per_px=200.0, specks=150.0)
+    elif kind == "wrong camera length":
+        factor = float(rng.choice([0.4, 2.0]))
+        shown = Geometry(geometry.high_tension_v, factor * geometry.half_angle_mrad, geometry.pixels)
+    frame = simulate(
+        shown, coefficients, ESTIMATED, film=film, recording=recording, generator=generator, largest_oversampling=2
+    )[0].numpy()
+    if kind == "saturated":
+        frame = np.minimum(frame, np.quantile(frame, rng.uniform(0.6, 0.95)))
+    return np.asarray(frame)
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """How one closed loop went."""
+
+    outcome: Outcome
+    quarter_pi_mrad: float
+    largest_step_kept: bool
+    electrons: float
+    reached_at: int | None
+    """Frames after which the column, taken back to focus as it was, would have been good; None: never."""
+
+
+def closed_loop(
+    seed: int, wanted_mrad: float = 25.0, estimator: Estimator | None = None, **settings: Any
+) -> LoopResult:
+    """Align a misaligned simulated column, with drift, play, cross-talk and noise of its controls."""
+    from ...alignment import plan as plans
+
+    instrument = Guard(
+        connect("simulator", seed=seed, speed=None, high_tension_v=300e3, misalignment=1.0, optics_imperfection=1.0,
+                specimen="two-phase")
+    )  # fmt: skip
+    microscope: Any = instrument.unwrapped
+    instrument.blanker.set_blanked(False)
+    context = instrument.plan_context()
+    asked = {"controls": controls_of(instrument.optics), "wanted_mrad": wanted_mrad, **settings}
+    steps: Any = build(asked, context)
+    if estimator is not None:  # one copy of the weights for all loops
+        checked = plans.parse(asked)
+        belief = plans.Belief(checked.controls, checked.control_names, known=checked.units_known)
+        steps = plans.Alignment(checked, belief, estimator).steps()
+    result: StepResult | None = None
+    kept, electrons, frames = True, 0.0, 0
+    reached: int | None = None
+    while True:
+        try:
+            step = steps.send(result)
+        except StopIteration as end:
+            outcome = end.value
+            break
+        if isinstance(step, Note):
+            result = StepResult(step=step)
+            continue
+        try:
+            result = execute(instrument, step, threading.Event())
+        except SmartTEMError as error:
+            kept = False
+            result = StepResult(step=step, status="failed", reason=str(error))
+        for frame in result.frames:
+            electrons += float(np.asarray(frame.data, dtype=float).sum())
+            frames += 1
+        if reached is None and frames:
+            now = dict(microscope.column.true_aberrations(microscope.now_s())) | {"C1": 0.0}
+            if quarter_pi_angle_mrad(now, 300e3) >= wanted_mrad:
+                reached = frames
+    angle = float(quarter_pi_angle_mrad(microscope.column.true_aberrations(microscope.now_s()), 300e3))
+    instrument.close()
+    return LoopResult(outcome, angle, kept, electrons, reached)
