@@ -61,6 +61,21 @@ def test_controls_nobody_has_calibrated_are_learned(target):
     assert np.array(notes(steps)["response"].data["response"]).shape == (5, 5)
 
 
+def test_a_wrong_response_is_noticed_and_learned_anew(target):
+    bench = SorterBench(12)
+    outcome, steps = drive(target, bench, response=(-bench.part.response).tolist())
+    assert any(name.startswith("worse") for name in notes(steps))
+    assert outcome.verdict == "aligned"
+    assert is_aligned(target, bench)
+
+
+def test_every_step_has_a_name_of_its_own(target):
+    for response in (None, (-SorterBench(12).part.response).tolist()):
+        _, steps = drive(target, SorterBench(12), response=response, hold=2)
+        names = [step.step_id for step in steps]
+        assert len(names) == len(set(names))
+
+
 def test_steps_stay_within_the_largest_step_and_the_limits(target):
     bench = SorterBench(5, start=2.0 * HALF_RANGES * [1, -1, 1, 1, -1])
     _, steps = drive(target, bench, response=known_response(bench))

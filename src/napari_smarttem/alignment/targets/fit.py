@@ -89,6 +89,8 @@ def refine(
     mean = electrons * picture + background
     best = _deviance(counts, mean)
     damping, used = 1e-3, 0
+    # a parameter that the picture does not show (at a turning point, say) is neither moved far nor thought to be known
+    floor = np.append(np.ones(len(scale)), (0.0, 0.0))
     for iteration in range(1, iterations + 1):
         used = iteration
         design = np.concatenate(
@@ -105,7 +107,7 @@ def refine(
         if slope @ np.linalg.solve(fisher + np.diag(1e-9 * np.diag(fisher) + 1e-12), slope) < 0.02:
             break  # what is left to gain is a seventh of an error bar
         for _ in range(6):
-            step = np.linalg.solve(fisher + np.diag(damping * np.diag(fisher) + 1e-12), slope)
+            step = np.linalg.solve(fisher + np.diag(damping * (np.diag(fisher) + floor) + 1e-12), slope)
             step[:-2] *= min(1.0, 0.5 / max(np.abs(step[:-2]).max(), 1e-12))
             new = np.clip(at + step[:-2], -limit, limit)
             new_picture, new_slopes = target.picture_and_slopes(new * scale)
@@ -130,11 +132,12 @@ def refine(
     noise = float(np.sqrt(np.sum(mean + 2 * mean**2)))  # of either sum
     # a picture without structure is explained by anything, and says nothing
     explained = 1.0 - max(unexplained, 0.0) / structure if structure > 6 * noise else 0.0
-    inverse = np.linalg.pinv(fisher)
+    inverse = np.linalg.pinv(fisher + np.diag(floor) / limit**2)
     variance = np.maximum(mean, 1e-6).ravel() + (SYSTEMATIC * mean.ravel()) ** 2
     spread = (
         inverse @ (design * (weights**2 * variance)) @ design.T @ inverse
     )  # true also where the weights are bounded
+    spread += inverse @ np.diag(floor) @ inverse / limit**2
     covariance = spread[: len(scale), : len(scale)] * np.outer(scale, scale)
     return Fit(at * scale, covariance, float(electrons), best, float(min(explained, 1.0)), used)
 

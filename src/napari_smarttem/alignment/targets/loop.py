@@ -121,7 +121,10 @@ class _Loop:
         self.steering = steering
         self.settle_s = settle_s
         self.frames = 0
+        self.uncounted = 0
         self.sets = 0
+        self.lessons = 0
+        self.best = (np.inf, steering.values.copy())
         self.start = steering.values.copy()
         self.changed_s = -np.inf
         self.seen_s: float | None = None
@@ -137,14 +140,17 @@ class _Loop:
             understood = yield from self._try_controls()
             if not understood:
                 return (yield from self._cannot())
-            self.frames = 1
         held = lost = 0
         while True:
+            if lost == 0 and self._is_worse():
+                understood = yield from self._learn_anew()
+                if not understood:
+                    return (yield from self._cannot())
             aligned = lost == 0 and self._is_aligned()
             held = held + 1 if aligned else 0
             if held > self.settings.hold and not self.ask:
                 return (yield from self._end("aligned"))
-            if self.frames >= self.settings.frames + self.settings.hold:
+            if self.frames - self.uncounted >= self.settings.frames + self.settings.hold:
                 return (yield from self._end("aligned" if aligned else "out of frames"))
             wanted = self.steering.correction(self.settings.fixed_gain)
             if self.ask:
@@ -163,6 +169,33 @@ class _Loop:
             lost = lost + 1 if fit is None else 0
             if lost >= 2:
                 return (yield from self._cannot())
+
+    def _is_worse(self) -> bool:
+        """Whether the target is much farther out than it was at best: then what is believed of the controls is wrong."""
+        size = float(np.abs(self.steering.parameters / self.steering.scale).max())
+        if size < self.best[0]:
+            self.best = (size, self.steering.values.copy())
+        return self.settings.refine and size > 1.25 * self.best[0] + 0.15
+
+    def _learn_anew(self) -> Generator[Any, StepResult, bool]:
+        """Back to the best place so far, and try every control; False where that was done before and did not help."""
+        if self.lessons >= 2:
+            return False
+        yield Note(
+            step_id=f"worse-{self.frames:03d}",
+            level="warning",
+            text=f"The correction made {self.target.name} worse: its controls do not do what was believed. They go back to where "
+            "it was best, and are tried one by one.",
+        )
+        yield from self._set(self.best[1], f"back-{self.frames:03d}")
+        self.steering.forget()
+        self.rival = None
+        fit = yield from self._look()
+        if fit is None:
+            return False
+        understood = yield from self._try_controls()
+        self.best = (float(np.abs(self.steering.parameters / self.steering.scale).max()), self.steering.values.copy())
+        return understood
 
     # -- pictures
 
@@ -225,7 +258,13 @@ class _Loop:
             for steering, cost in ((self.steering, 0.0), (self.rival, self.rival_cost)):
                 fit = refine(self.target, counts, steering.parameters)
                 readings.append((cost + fit.deviance + steering.surprise(fit), steering, fit))
-        (cost, self.steering, fit), (other_cost, other, _) = sorted(readings, key=lambda one: one[0])
+        (cost, better, fit), (other_cost, other, _) = sorted(readings, key=lambda one: one[0])
+        if better is not self.steering:
+            self.best = (
+                np.inf,
+                better.values.copy(),
+            )  # the step was made on the wrong reading; that is not the controls' fault
+        self.steering = better
         self.rival_cost = other_cost - cost
         self.rival = other if self.rival_cost < RIVAL_DEVIANCE else None
         return fit if fit.trusted else None
@@ -276,6 +315,8 @@ class _Loop:
 
     def _try_controls(self) -> Generator[Any, StepResult, bool]:
         """Move each control alone by a little, more where nothing is seen, less where too much is."""
+        self.lessons += 1
+        before_all = self.frames
         for k, name in enumerate(self.target.controls):
             size = 0.3
             for attempt in range(4):
@@ -285,7 +326,7 @@ class _Loop:
                 step = size * self.steering.unit[k] * (1 if values[k] + self.steering.unit[k] <= limit.maximum else -1)
                 values[k] += float(np.clip(step, -limit.largest_step, limit.largest_step))
                 self.steering.learned[k] = False
-                yield from self._set(values, f"try-{k}-{attempt}")
+                yield from self._set(values, f"try-{self.lessons}-{k}-{attempt}")
                 fit = yield from self._look()
                 if fit is None:
                     size *= 0.25
@@ -296,13 +337,14 @@ class _Loop:
                 size *= 3.0 if change < 0.04 else 1.5
             if not self.steering.learned[k]:
                 yield Note(
-                    step_id=f"try-{k}-failed",
+                    step_id=f"try-{self.lessons}-{k}-failed",
                     level="warning",
                     text=f"{name} could not be understood from its pictures.",
                 )
                 return False
+        self.uncounted += self.frames - before_all
         yield Note(
-            step_id="response",
+            step_id="response" if self.lessons == 1 else f"response-{self.lessons}",
             text=f"The controls of {self.target.name} are understood.",
             data={"controls": list(self.target.controls), "response": self.steering.learned_response().tolist()},
         )

@@ -93,6 +93,15 @@ class Steering:
         other.state = fit_values / self.scale
         return other
 
+    def forget(self) -> None:
+        """Nothing is known any more: neither what the controls do nor where the target is."""
+        self.state = None
+        self.covariance = np.eye(len(self.scale))
+        self.response[:] = 0.0
+        self.response_covariance[:] = np.eye(len(self.limits)) * 100.0
+        self.learned[:] = False
+        self._pending = np.zeros(len(self.limits))
+
     # -- what pictures say
 
     def predicted(self) -> Guess | None:

@@ -91,7 +91,8 @@ class Bench:
     def picture(self) -> Any:
         """Expose, and note the truth at that moment."""
         at = self.part.misalignment(self.part.clock.now_s() + 0.5 * self.exposure_s)
-        resolution, power = self.target.quality(at)
+        table = self.target.sorter.optics.largest_df
+        resolution, power = self.target.quality(np.clip(at, [-table, *[-np.inf] * 4], [table, *[np.inf] * 4]))
         aligned = self.target.aligned
         self._seen.append((resolution / aligned[0], power / aligned[1], float(np.abs(at / HALF_RANGES).max())))
         frame = self.camera.acquire_image(self.exposure_s, self._go, CAMERA)
