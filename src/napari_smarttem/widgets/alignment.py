@@ -1,10 +1,11 @@
-"""The *Alignment* dock: read the optics from one picture, see how sure, propose, approve, correct, verify, or let the loop do it."""
+"""The *Alignment* dock: read the optics from one picture, see how sure, propose, approve, correct, verify; or let it be done."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.compat import isalive
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
@@ -26,7 +27,10 @@ from .alignment_record import AlignmentRecord, Entry, record_for
 from .alignment_settings import SettingsBox
 from .alignment_tables import FAIR, GOOD, POOR, ProposalTable, ReadingTable
 from .alignment_targets import Alignable, alignable
+from .angle_plane import AnglePlaneDock
 from .base import JobBar, SessionWidget, open_dock, remembered
+from .launch import dock_of
+from .tabs import join_tabs, place_below_canvas
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -35,6 +39,7 @@ PAGES = ("Measured", "Proposed", "History")
 MEASURED, PROPOSED, HISTORY = range(3)
 CIRCLE = "χ = π/4"
 DOCK_WIDTH = 430
+ANGLE_PLANE_HEIGHT = 420
 NOTHING = "Connect an instrument with a camera and optics that can be set (Instrument dock)."
 
 
@@ -55,6 +60,8 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         self._starting = False
         self._listing: Any = None
         self._proposed_from: Entry | None = None
+        self._last_word: tuple[str, str] | None = None
+        self._joined = False
         self._build()
         self.settings_box.put(remembered("alignment.settings", {}) or {})
         self._wire()
@@ -244,15 +251,22 @@ class AlignmentDock(SessionWidget, AlignmentActions):
     def _read(self, _entry: Entry | None) -> None:
         self._show()
 
-    def _noted(self, level: str, text: str) -> None:
+    def _noted(self, level: str, text: str, verdict: str) -> None:
         self.history.addItem(text)
         self.history.scrollToBottom()
         self.say(level, text)
-        if level == "warning":
-            self._say_verdict(text, POOR)
+        if level == "warning" or verdict:
+            self._last_word = (text, GOOD if verdict == "aligned" else POOR if level == "warning" else FAIR)
+            self._say_verdict(*self._last_word)
 
     def _ended(self, outcome: str, reason: str) -> None:
         self.bar.show_status(self.session.status)
+        word, self._last_word = self._last_word, None
+        entry = self.record.newest(self.target.name) if self.target is not None else None
+        if word is not None:
+            self._say_verdict(*word)
+        elif entry is not None:
+            self._show_verdict(entry)
         if outcome == "failed":
             sentence = f"{reason.rstrip('.')}. The controls are back where they were."
             self._say_verdict(sentence, POOR)
@@ -282,12 +296,12 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         self.settings_box.show_frame(frame)
         self.table.show_reading(reading, entry.aim if entry is not None else None)
         self.pictures.show_reading(reading, frame)
-        if entry is not None:
+        if entry is not None and self._last_word is None:
             self._show_verdict(entry)
         tolerance = {name: limit for name, _, limit in target.parameters} if target is not None else {}
         self.plot.show_entries(self.record.of(target.name) if target is not None else [], tolerance)
         if frame is not None and frame.axes[0].units == "mrad" and self.isVisible():
-            plane = open_dock(self.viewer, "Angle plane")
+            plane = self._angle_plane()
             if plane.frame is not frame:
                 plane.show_frame(frame)
             self._draw_circle()
@@ -296,6 +310,11 @@ class AlignmentDock(SessionWidget, AlignmentActions):
 
     def _show_verdict(self, entry: Entry) -> None:
         reading, figures = entry.reading, entry.reading.figures
+        if entry.target in self.record.stale and self.record.going is None:
+            self._say_verdict(
+                "The controls were moved since the last measurement; measure again to see where it stands.", FAIR
+            )
+            return
         if not reading.good:
             self._say_verdict(f"No measurement: {reading.verdict.rstrip('.')}.", POOR)
             return
@@ -303,9 +322,8 @@ class AlignmentDock(SessionWidget, AlignmentActions):
             angle = self.pictures.probe.quarter_pi_mrad or 0.0
             wanted = self.settings_box.wanted.number()
             self._say_verdict(
-                f"π/4 angle {figures['quarter_pi_mrad']:.1f} mrad as it stands, {angle:.1f} mrad with the defocus taken off. "
-                f"Corrected by this measurement: {figures['corrected_mrad']:.0f} "
-                f"({figures['corrected_mrad_16']:.0f} to {figures['corrected_mrad_84']:.0f}) mrad; wanted {wanted:g}.",
+                f"In focus χ stays within ±π/4 to {angle:.1f} mrad; wanted {wanted:g}. Correcting what was measured should give "
+                f"{figures['corrected_mrad']:.0f} ({figures['corrected_mrad_16']:.0f} to {figures['corrected_mrad_84']:.0f}) mrad.",
                 GOOD if angle >= wanted else FAIR,
             )
         elif "merit" in figures:
@@ -324,7 +342,26 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         if frame is None or frame.axes[0].units != "mrad" or not self.isVisible():
             return
         angle = self.pictures.probe.quarter_pi_mrad
-        open_dock(self.viewer, "Angle plane").show_circle(round(angle, 2) if angle else None, CIRCLE)
+        self._angle_plane().show_circle(round(angle, 2) if angle else None, CIRCLE)
+
+    def _angle_plane(self) -> AnglePlaneDock:
+        """The angle plane, opened under the canvas where a person has not put it elsewhere."""
+        main = self.viewer.window._qt_window
+        known = [one for one in main.findChildren(AnglePlaneDock) if dock_of(one) is not None]
+        plane = open_dock(self.viewer, "Angle plane")
+        if not known:
+            place_below_canvas(plane, ANGLE_PLANE_HEIGHT)
+        return plane
+
+    def showEvent(self, event: Any) -> None:
+        """Napari puts a new dock below the others: there is no room for this one there."""
+        super().showEvent(event)
+        if not self._joined:
+            QTimer.singleShot(0, self._join_tabs)
+
+    def _join_tabs(self) -> None:
+        if isalive(self) and not self._joined:
+            self._joined = join_tabs(self, DOCK_WIDTH, apart=(AnglePlaneDock,))
 
     def _show_history(self) -> None:
         if self.target is None:
@@ -344,6 +381,7 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         )
         entry = self.record.newest(self.target.name) if self.target is not None else None
         good = entry is not None and entry.reading.good
+        stale = self.target is not None and self.target.name in self.record.stale
         moved = self.target is not None and bool(self.record.undoable(self.target.name))
         accepted = self.proposal.accepted()
         count = len(accepted)
@@ -352,7 +390,7 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         nothing = "" if moved else "Nothing was changed yet"
         for button, why, tip in (
             (self.measure_button, busy, "Take one picture and read it"),
-            (self.propose_button, busy or ("" if good else MEASURE_FIRST), "Work out the change of each control"),
+            (self.propose_button, busy or ("" if good and not stale else MEASURE_FIRST), "Work out the change of each control"),
             (self.apply_button, busy or ("" if count else "Propose first, and tick what to change"),
              "Set what is ticked, within limits, and measure again"),
             (self.undo_button, busy or nothing, "Put the controls back to where they were before the last change"),

@@ -23,7 +23,7 @@ class AlignmentActions:
     # ------------------------------------------------------------------------------------------------------ clicks
 
     def measure(self) -> None:
-        """Take a picture and read it; where it is looked at a defocus, go there first."""
+        """Take a picture and read it; where it is looked at a defocus, go there and come back."""
         self._begin("measure", self._look_spec, aims=(self._aim(),))
 
     def propose(self) -> None:
@@ -31,8 +31,9 @@ class AlignmentActions:
         target = self.target
         entry = self.record.newest(target.name) if target is not None else None
         if target is None or entry is None or not entry.reading.good:
-            self.complain(BadInput("There is no good measurement to propose from; measure first."))
-            return
+            raise BadInput("There is no good measurement to propose from; measure first.")
+        if target.name in self.record.stale:
+            raise BadInput("The controls were moved since the last measurement; measure again.")
         guard = self.session.instrument
         self.in_background(
             lambda _: control_states(guard.optics, target.controls),
@@ -67,8 +68,7 @@ class AlignmentActions:
         """Set what is ticked, and measure again."""
         accepted = self.proposal.accepted()
         if not accepted:
-            self.complain(BadInput("Nothing is ticked; tick at least one line, or measure again."))
-            return
+            raise BadInput("Nothing is ticked; tick at least one line, or measure again.")
         verdicts = {
             row.change.control: {
                 "now": row.change.now,
@@ -82,7 +82,9 @@ class AlignmentActions:
         target = self._require_target()
 
         def spec(states: Mapping[str, Any]) -> PlanSpec:
-            return target.click(states, values=accepted, proposal=verdicts, **self._camera())
+            there = self._to_defocus(target, states)
+            back = {name: accepted.get(name, states[name]["value"]) for name in there}
+            return target.click(states, values=accepted | there, after=back, proposal=verdicts, **self._camera())
 
         self._begin("apply", spec, aims=(aim,))
 
@@ -102,8 +104,7 @@ class AlignmentActions:
         target = self._require_target()
         moved = self.record.undoable(target.name)[-count:] if count else []
         if not moved:
-            self.complain(BadInput("Nothing was changed that could be undone."))
-            return
+            raise BadInput("Nothing was changed that could be undone.")
         values: dict[str, float] = {}
         for one in reversed(moved):  # the oldest has the last word
             values.update(one.before)
@@ -118,8 +119,7 @@ class AlignmentActions:
         target = self._require_target()
         place = self.record.focus.get(target.name)
         if place is None:
-            self.complain(BadInput("Where focus is, is not known yet; measure first."))
-            return
+            raise BadInput("Where focus is, is not known yet; measure first.")
 
         def spec(states: Mapping[str, Any]) -> PlanSpec:
             return target.click(states, values={"C1": _inside(place, states["C1"])}, look=False)
@@ -131,7 +131,8 @@ class AlignmentActions:
         target = self._require_target()
 
         def spec(states: Mapping[str, Any]) -> PlanSpec:
-            return target.click(states, values=self._to_defocus(target, states), learn=True, **self._camera())
+            there = self._to_defocus(target, states)
+            return target.click(states, values=there, after=_back(there, states), learn=True, **self._camera())
 
         self._begin("learn controls", spec, aims=(self._aim(),))
 
@@ -145,11 +146,8 @@ class AlignmentActions:
 
     def _look_spec(self, states: Mapping[str, Any]) -> PlanSpec:
         target = self._require_target()
-        values = self._to_defocus(target, states)
-        settings: dict[str, Any] = {"values": values, **self._camera()}
-        if self.keep.measuring and values:
-            settings["after"] = {name: states[name]["value"] for name in values}
-        return target.click(states, **settings)
+        there = self._to_defocus(target, states)
+        return target.click(states, values=there, after=_back(there, states), **self._camera())
 
     def _to_defocus(self, target: Alignable, states: Mapping[str, Any]) -> dict[str, float]:
         """Where C1's control is set to look; empty where one looks as it is."""
@@ -186,6 +184,10 @@ class AlignmentActions:
                 },
             )
         camera = self._camera()
+        focus = self.record.focus.get(target.name)
+        away = abs(states["C1"]["value"] - focus) if focus is not None and "C1" in states else 0.0
+        if away > 0.3 * abs(OFFSETS_NM[0]):
+            raise BadInput(f"C1 is set {away:.0f} nm from focus, where the loop starts; press To focus first.")
         return PlanSpec(
             kind=LOOP,
             settings={
@@ -266,6 +268,10 @@ class AlignmentActions:
         self.keep.run_over(False)
         self.complain(error)
         self._enable()
+
+
+def _back(there: Mapping[str, float], states: Mapping[str, Any]) -> dict[str, float]:
+    return {name: states[name]["value"] for name in there}
 
 
 def _inside(value: float, state: Mapping[str, float]) -> float:

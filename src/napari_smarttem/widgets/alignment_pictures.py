@@ -37,7 +37,7 @@ class _Picture(pyqtgraph.PlotWidget):
         self.getPlotItem().invertY(True)
         self.setLabel("bottom", units)
         self.getAxis("left").setStyle(showValues=False)
-        self.setMinimumSize(120, 130)
+        self.setMinimumSize(150, 170)
 
     def show_picture(self, data: np.ndarray | None, half: float, levels: tuple[float, float]) -> None:
         if data is None:
@@ -117,7 +117,9 @@ class ProbePictures(QWidget):
         field = float(np.clip(8 * np.sqrt(np.linalg.eigvalsh(covariance)[-1]), 0.4, 60.0))
         spot = probe(aberrations, convergence_mrad=alpha, high_tension_v=tension, field_nm=field)
         self.spot.show_picture(spot, field / 2, (0.0, float(spot.max())))
-        self.words.setText(f"χ within ±π/4 to {angle:.1f} mrad; peak of the probe {spot.max():.0%} of the ideal.")
+        self.words.setText(
+            f"The circle, χ = π/4, is at {angle:.1f} mrad; peak of the probe {spot.max():.2g} of the ideal."
+        )
 
 
 class SpectrumPicture(QWidget):
@@ -187,11 +189,11 @@ class ConvergencePlot(pyqtgraph.PlotWidget):
         self.setLogMode(y=True)
         self.setMenuEnabled(False)
         self.getAxis("bottom").setTickSpacing(5, 1)
-        self.legend = self.addLegend(offset=(-5, 5), colCount=2, labelTextSize="7pt", verSpacing=-6)
+        self.legend = self.addLegend(offset=(-5, 5), colCount=4, labelTextSize="7pt", verSpacing=-6)
         self.limit = pyqtgraph.InfiniteLine(0.0, angle=0, pen=pyqtgraph.mkPen("#8a8d94", style=Qt.PenStyle.DashLine))
         self.addItem(self.limit)
         self.curves: dict[str, pyqtgraph.PlotDataItem] = {}
-        self.setMinimumHeight(140)
+        self.setMinimumHeight(180)
 
     def show_entries(self, entries: list[Entry], tolerance: dict[str, float]) -> None:
         """Show the good readings among `entries`; `tolerance` serves those that do not say theirs."""

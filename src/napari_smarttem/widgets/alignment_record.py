@@ -16,6 +16,8 @@ from ..schema import Frame, StepResult
 from .base import Relay, session_for
 from .layers import unwrapped
 
+FROM_WHERE_IT_LOOKED = frozenset({"measure", "apply"})
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -79,14 +81,16 @@ class AlignmentRecord(QObject):
         Target -> value of its control C1 at which C1 is believed to be zero.
     frames : dict of str to Frame
         The newest picture of each target.
+    stale : set of str
+        Targets whose controls were moved since the last reading.
     """
 
     read = Signal(object)
     """An `Entry`, or None where what is known of the controls has changed."""
     ended = Signal(str, str)
     """Outcome (``finished``, ``stopped``, ``failed``) and reason of a run that was begun here."""
-    noted = Signal(str, str)
-    """Level and text of what a run says besides."""
+    noted = Signal(str, str, str)
+    """Level and text of what a run says besides, and the verdict where it is the end of a loop."""
 
     def __init__(self, session: Any) -> None:
         super().__init__()
@@ -95,6 +99,7 @@ class AlignmentRecord(QObject):
         self.responses: dict[str, dict[str, dict[str, float]]] = {}
         self.focus: dict[str, float] = {}
         self.frames: dict[str, Frame] = {}
+        self.stale: set[str] = set()
         self.going: Going | None = None
         self._relay = Relay(self)
         self._relay.listen(session.step_finished, self._steps_finished, every=True)
@@ -154,6 +159,7 @@ class AlignmentRecord(QObject):
             if step.kind == "take_image" and result.frames:
                 self.frames[going.target] = result.frames[0]
             elif step.kind == "set_optics" and result.ok:
+                self.stale.add(going.target)
                 going.now.update({name: float(value) for name, value in step.values.items()})
                 going.sets += 1
             elif step.kind == "note":
@@ -166,6 +172,7 @@ class AlignmentRecord(QObject):
             going.readings += 1
             entry = Entry(going.target, reading, dict(going.now), dict(aim))
             self.entries.append(entry)
+            self.stale.discard(going.target)
             if reading.good and "C1" in reading.names and "C1" in going.now:
                 slope = self.responses.get(going.target, {}).get("C1", {}).get("C1", 1.0)
                 self.focus[going.target] = going.now["C1"] - reading.value("C1") / slope
@@ -175,7 +182,7 @@ class AlignmentRecord(QObject):
         if learned:
             self.responses[going.target] = learned
             self.read.emit(None)
-        self.noted.emit(step.level, step.text)
+        self.noted.emit(step.level, step.text, str(step.data.get("verdict", "")))
 
     def _status_changed(self, status: Any) -> None:
         going = self.going
@@ -189,6 +196,8 @@ class AlignmentRecord(QObject):
 
     def _keep(self, going: Going) -> None:
         changed = {name for name, value in going.now.items() if value != going.before.get(name)}
+        if going.words in FROM_WHERE_IT_LOOKED:
+            self.stale.discard(going.target)  # what was set since only leads back from the defocus of the look
         if going.undoes:
             mine = self.undoable(going.target)[-going.undoes :]
             self.moved = [one for one in self.moved if one not in mine]
@@ -203,6 +212,7 @@ class AlignmentRecord(QObject):
         self.responses.clear()
         self.focus.clear()
         self.frames.clear()
+        self.stale.clear()
         self.read.emit(None)
 
 
@@ -210,7 +220,7 @@ def reading_of(data: Mapping[str, Any]) -> Reading | None:
     """The reading in a note's data: as clicks write it, or as the loops do; None where there is none."""
     if isinstance(data.get("reading"), Mapping):
         return Reading.model_validate(data["reading"])
-    if isinstance(data.get("aberrations"), Mapping) and "verdict" in data:
+    if isinstance(data.get("aberrations"), Mapping) and "half_angle_mrad" in data:
         return _measured(data)
     values, sigma = data.get("parameters"), data.get("sigma")
     if not isinstance(values, Mapping) or not isinstance(sigma, Mapping) or "trusted" not in data:

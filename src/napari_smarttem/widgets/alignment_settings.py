@@ -49,11 +49,15 @@ class SettingsBox(QWidget):
         place = QHBoxLayout()
         place.addWidget(self.defocus, 1)
         place.addWidget(self.go_to_defocus)
-        form.addRow("Exposure", self.exposure)
+        self._wanted_label = QLabel("Good to")
+        first = QHBoxLayout()
+        first.addWidget(self.exposure, 1)
+        first.addWidget(self._wanted_label)
+        first.addWidget(self.wanted, 1)
+        form.addRow("Exposure", first)
         form.addRow("High tension", beam)
         form.addRow("Defocus", place)
-        form.addRow("Good to", self.wanted)
-        self._ronchigram_rows = (1, 2, 3)
+        self._ronchigram_rows = (1, 2)
         for box in (self.exposure, self.kilovolts, self.defocus, self.wanted):
             box.valueChanged.connect(self.changed)
         self.go_to_defocus.toggled.connect(self.changed)
@@ -63,6 +67,8 @@ class SettingsBox(QWidget):
         ronchigram = target is None or target.name == RONCHIGRAM
         for row in self._ronchigram_rows:
             self._form.setRowVisible(row, ronchigram)
+        self._wanted_label.setVisible(ronchigram)
+        self.wanted.setVisible(ronchigram)
         if target is not None:
             self.exposure.set_number(PREFERRED_EXPOSURE_S.get(target.name, 0.1))
             self.go_to_defocus.setEnabled(target.defocused)

@@ -14,12 +14,12 @@ from ..alignment.proposal import Change
 from ..alignment.reading import Reading
 
 GOOD, FAIR, POOR = "#00B583", "#E69F00", "#D55E00"
-_UPRIGHT = {"um": "µm"}
+_WRITTEN = {"um": "µm", "1": "", "raw": ""}
 
 
 def said_units(units: str) -> str:
     """Units as people write them."""
-    return _UPRIGHT.get(units, units)
+    return _WRITTEN.get(units, units)
 
 
 def said_number(value: float, sigma: float | None = None) -> str:
@@ -39,7 +39,6 @@ def _prepare(table: QTableWidget, headers: Sequence[str]) -> None:
     table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
     table.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    table.setAlternatingRowColors(True)
 
 
 def _cell(text: str, *, number: bool = False, editable: bool = False) -> QTableWidgetItem:
@@ -79,7 +78,7 @@ class ReadingTable(QTableWidget):
             ]
             if reading.tolerance:
                 times = abs(value - (aim or {}).get(name, 0.0)) / reading.tolerance[row]
-                cells[4].setText(f"{times:.2g}")
+                cells[4].setText(f"{times:.2g}" if times < 10 else f"{times:.0f}")
                 cells[4].setForeground(QColor(GOOD if times <= 1 else FAIR if times <= 5 else POOR))
             for column, cell in enumerate(cells):
                 if not reading.good:
@@ -210,7 +209,7 @@ class ProposalTable(QTableWidget):
         self.setRowCount(len(self._rows))
         for index, row in enumerate(self._rows):
             change = row.change
-            units = f" {said_units(change.units)}" if change.units else ""
+            units = f" {said_units(change.units)}".rstrip()
             name = _cell(change.control)
             name.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
             name.setCheckState(Qt.CheckState.Checked if row.accepted else Qt.CheckState.Unchecked)
