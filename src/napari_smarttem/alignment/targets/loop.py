@@ -7,79 +7,22 @@ that it cannot, and puts every control back.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from ...schema import AwaitReview, BadInput, Note, Plan, PlanContext, SetOptics, StepResult, TakeImage
 from . import target as target_called
 from .base import AlignmentTarget, Guess
 from .fit import RIVAL_DEVIANCE, Fit, one_thread, refine, search
-from .steering import ControlState, Steering
+from .settings import LoopSettings, Outcome, Verdict, controls_of
+from .steering import Steering
+
+__all__ = ["LoopSettings", "Outcome", "align", "build", "controls_of"]
 
 ALIGNED_MERIT = 0.985
 TRIES = 3
-
-
-class LoopSettings(BaseModel):
-    """Settings of the plan.
-
-    Parameters
-    ----------
-    target : str
-        Name of an installed alignment target.
-    target_settings : dict
-        For its builder.
-    controls : dict of str to ControlState
-        See `controls_of`.
-    exposure_s : float
-    frames : int
-        Pictures at most, those that learn the controls not counted.
-    hold : int
-        Pictures to go on correcting after it is aligned.
-    response : list of list of float, optional
-        Learned earlier (the run's note ``response``). Without it every control is tried first, one picture each.
-    ask : bool
-        Wait for a person's yes before every correction.
-    fixed_gain : float, optional
-        Correct this share of everything, as in the published procedure, for comparison.
-    refine : bool
-        Fit the forward model; without it the network's word is taken, for comparison.
-    reach : float
-        How far out, in half-ranges, a search looks where the first guess does not explain the picture.
-    seed : int
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    target: str = "oam-sorter"
-    target_settings: dict[str, Any] = Field(default_factory=dict)
-    controls: dict[str, ControlState]
-    exposure_s: float = Field(default=0.1, gt=0)
-    frames: int = Field(default=12, ge=1)
-    hold: int = Field(default=0, ge=0)
-    response: list[list[float]] | None = None
-    ask: bool = False
-    fixed_gain: float | None = Field(default=None, gt=0, le=1)
-    refine: bool = True
-    reach: float = Field(default=2.2, gt=0)
-    seed: int = 0
-
-
-def controls_of(optics: Any, names: tuple[str, ...] | None = None) -> dict[str, dict[str, float]]:
-    """What `LoopSettings.controls` takes, from an instrument's ``optics``: present values and limits, JSON numbers."""
-    present = optics.get()
-    return {
-        name: {
-            "value": float(present[name]),
-            "minimum": info.minimum,
-            "maximum": info.maximum,
-            "largest_step": info.largest_step,
-        }
-        for name, info in optics.controls.items()
-        if names is None or name in names
-    }
 
 
 def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
@@ -99,19 +42,6 @@ def align(target: AlignmentTarget, settings: LoopSettings, *, settle_s: float = 
     response = None if settings.response is None else np.asarray(settings.response, dtype=float)
     steering = Steering(target, dict(settings.controls), response)
     return _Loop(target, settings, steering, settle_s).steps()
-
-
-class Outcome(BaseModel):
-    """How an alignment ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    verdict: Literal["aligned", "out of frames", "cannot", "ended by a person"]
-    frames: int
-    parameters: dict[str, float]
-    sigma: dict[str, float]
-    merit: float
-    response: list[list[float]]
 
 
 class _Loop:
@@ -382,9 +312,7 @@ class _Loop:
         )
         return self._outcome("cannot")
 
-    def _end(
-        self, verdict: Literal["aligned", "out of frames", "ended by a person"]
-    ) -> Generator[Any, StepResult, Outcome]:
+    def _end(self, verdict: Verdict) -> Generator[Any, StepResult, Outcome]:
         outcome = self._outcome(verdict)
         yield Note(
             step_id="end",
@@ -393,7 +321,7 @@ class _Loop:
         )
         return outcome
 
-    def _outcome(self, verdict: Literal["aligned", "out of frames", "cannot", "ended by a person"]) -> Outcome:
+    def _outcome(self, verdict: Verdict) -> Outcome:
         names = [one.name for one in self.target.parameters]
         return Outcome(
             verdict=verdict,
