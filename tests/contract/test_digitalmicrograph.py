@@ -8,6 +8,7 @@ from napari_smarttem.backends import registry
 from napari_smarttem.backends.digitalmicrograph.fake_gms import run
 from napari_smarttem.backends.guard import Guard
 
+from ..bridge.test_ceos import gateway
 from .suite import ContractSuite
 
 SETTINGS = {"overview_pixels": 256, "beam_current_pa": 50.0}
@@ -44,6 +45,16 @@ def offset_only():
     yield from connected(Guard, {"model": "offset only", "zoom": 1.0}, speed=None)
 
 
+@pytest.fixture(scope="class")
+def with_corrector_and_camera():
+    aberrations = {name: [0.0, 0.0] for name in ("C1", "A1", "A2", "B2", "C3", "A3", "S3")}
+    with gateway(aberrations=aberrations) as (_, address), run(speed=None, seed=3) as running:
+        settings = {**SETTINGS, "corrector": address, "camera_mrad_per_pixel": 0.1, "rotation_deg": 90.0}
+        instrument = registry.connect("digitalmicrograph", address=running.address, token=running.token, **settings)
+        yield Guard(instrument)
+        instrument.close()
+
+
 class TestDigitalMicrograph(ContractSuite):
     @pytest.fixture
     def instrument(self, virtual):
@@ -68,3 +79,11 @@ class TestFilterWithOffsetOnly(ContractSuite):
     @pytest.fixture
     def instrument(self, offset_only):
         return offset_only
+
+
+class TestWithCorrectorAndCamera(ContractSuite):
+    """Optics and camera too, and a scan turned by 90 degrees."""
+
+    @pytest.fixture
+    def instrument(self, with_corrector_and_camera):
+        return with_corrector_and_camera

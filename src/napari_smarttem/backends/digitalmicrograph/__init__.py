@@ -34,6 +34,7 @@ def connect(
     settle_s: float = 1e-3,
     longest_frame_s: float = 1.0,
     camera_mrad_per_pixel: float | None = None,
+    corrector: str = "",
     reconnect_s: float = 10.0,
 ) -> DigitalMicrograph:
     """Drive a microscope through Gatan's DigitalMicrograph, in which server.py is running.
@@ -67,6 +68,8 @@ def connect(
         Longer exposures are sums of several.
     camera_mrad_per_pixel : float, optional
         Makes the camera available for images of the angle plane.
+    corrector : str
+        Address of a CEOS corrector gateway, ``tcp://HOST:7072``: makes the optics available. See `ceos.CeosOptics`.
     reconnect_s : float
         How long a lost connection is tried again.
 
@@ -100,6 +103,7 @@ def connect(
         settle_s=float(settle_s),
         longest_frame_s=float(longest_frame_s),
         camera_mrad_per_pixel=camera_mrad_per_pixel,
+        corrector=str(corrector),
         reconnect_s=float(reconnect_s),
     )
     instrument = DigitalMicrograph(settings, known)

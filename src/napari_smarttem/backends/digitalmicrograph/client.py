@@ -47,6 +47,7 @@ class Settings:
     settle_s: float
     longest_frame_s: float
     camera_mrad_per_pixel: float | None
+    corrector: str
     reconnect_s: float
 
 
@@ -67,7 +68,7 @@ class DigitalMicrograph:
         except BaseException:
             self.link.close()
             raise
-        self.optics: Optics | None = None
+        self.optics: Optics | None = self._corrector()
         self.stage: Stage | None = (
             BridgeStage(self) if self.described["stage"] and self.described["allow"]["stage"] else None
         )
@@ -93,6 +94,17 @@ class DigitalMicrograph:
                 "tags": self.geometry["tags"],
             },
         )
+
+    def _corrector(self) -> Optics | None:
+        if not self.settings.corrector:
+            return None
+        from .ceos import CeosGateway, CeosOptics
+
+        try:
+            return CeosOptics(CeosGateway(self.settings.corrector))
+        except BaseException:
+            self.link.close()
+            raise
 
     @property
     def beam_current_pa(self) -> float | None:

@@ -13,6 +13,7 @@ Needs Python 3.7 or newer and NumPy, as they come with GMS 3.4 and later; nothin
 from __future__ import annotations
 
 import collections
+import functools
 import hmac
 import json
 import math
@@ -419,7 +420,7 @@ class Microscope:
         try:
             for name, image in images.items():
                 self.dm.DS_SetParametersSignal(parameters, numbers[name], 4, True, image.GetID())
-            self.scanning = [(name, lambda i=image: i.GetNumArray().copy()) for name, image in images.items()]
+            self.scanning = [(name, functools.partial(_pixels, image)) for name, image in images.items()]
             self.dm.DS_StartAcquisition(parameters, False, False)
             expected_s = height * (width * dwell_us + self.flyback_us) * 1e-6
             self._wait_for_scan(expected_s)
@@ -857,6 +858,12 @@ KEPT_TAGS = tuple(
     "EELS:Experimental Conditions:Convergence semi-angle (mrad)",
     "Acquisition:Device:Name",
 )  # fmt: skip
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """A copy of an image's pixels: the view itself dies with the image."""
+    pixels: np.ndarray = image.GetNumArray().copy()
+    return pixels
 
 
 def _nothing() -> None:
