@@ -130,10 +130,41 @@ class StridedNet(nn.Module):
         return mean, log_variance.clamp(-12.0, 6.0)
 
 
+class PatternDecoder(nn.Module):
+    """A few settings -> a picture, by a network that knows no physics: dense layers, then convolutions that double the picture.
+
+    Parameters
+    ----------
+    inputs : int
+    pixels : int
+        Side of the picture, a multiple of 4.
+    width : int
+        Of the dense layers.
+    """
+
+    def __init__(self, *, inputs: int, pixels: int = 64, width: int = 512) -> None:
+        super().__init__()
+        self.side = pixels // 4
+        self.dense = nn.Sequential(
+            nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 8 * self.side**2)
+        )
+        self.double = nn.Sequential(
+            nn.GELU(), nn.Conv2d(8, 32, 3, padding=1), nn.PixelShuffle(2),
+            nn.GELU(), nn.Conv2d(8, 16, 3, padding=1), nn.PixelShuffle(2),
+            nn.GELU(), nn.Conv2d(4, 1, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, settings: Tensor) -> Tensor:
+        """Pictures, (batch, pixels, pixels), of settings (batch, inputs)."""
+        seen = self.dense(settings).reshape(-1, 8, self.side, self.side)
+        return torch.nn.functional.softplus(self.double(seen)[:, 0], beta=4.0)  # type: ignore[no-any-return]
+
+
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "patch-spectrum": PatchSpectrumNet,
     "image": ImageNet,
     "strided": StridedNet,
+    "pattern-decoder": PatternDecoder,
 }
 """Networks by the name under which a card asks for them; other rooms add theirs here."""
 

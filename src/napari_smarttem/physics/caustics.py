@@ -207,7 +207,9 @@ class Caustics:
         y, x, inside = pupil_grid(self.samples)
         o = self.optics
         radius2 = y**2 + x**2
-        fixed = o.defocus_rad * radius2 + o.spherical_rad * radius2**2 + radius2 * (o.coma_rad[0] * y + o.coma_rad[1] * x)
+        fixed = (
+            o.defocus_rad * radius2 + o.spherical_rad * radius2**2 + radius2 * (o.coma_rad[0] * y + o.coma_rad[1] * x)
+        )
         amplitude = inside * (1.0 - o.falloff * radius2)
         amplitude = amplitude / np.sqrt((amplitude**2).sum())
         scale = interaction_constant(o.high_tension_v) / (2 * np.pi * VACUUM_PERMITTIVITY)
@@ -272,9 +274,7 @@ def nominal_plate(needles: int = NEEDLES) -> PhasePlate:
     apart = np.abs(np.subtract.outer(np.arange(needles), np.arange(needles)))
     apart = np.minimum(apart, needles - apart)
     coupling = np.where(apart == 0, 1.0, np.where(apart == 1, 0.08, 0.02))
-    return PhasePlate(
-        tuple(Needle(float(angle)) for angle in around), CAPACITANCE_F * coupling, np.zeros(needles)
-    )
+    return PhasePlate(tuple(Needle(float(angle)) for angle in around), CAPACITANCE_F * coupling, np.zeros(needles))
 
 
 def built_plate(rng: np.random.Generator, tolerance: float = 1.0, needles: int = NEEDLES) -> PhasePlate:

@@ -32,7 +32,7 @@ def most_informative(
     count: int,
     rng: np.random.Generator,
     *,
-    exploration: float = 0.1,
+    exploration: float = 0.05,
     taken: np.ndarray | None = None,
     samples: int = 128,
 ) -> Choice:
@@ -140,7 +140,12 @@ def naive_divergence(
 
 
 def stop_reason(
-    choice: Choice, *, least_gain_nats: float, dose_e_per_a2: float, next_dose_e_per_a2: float, budget_e_per_a2: float | None
+    choice: Choice,
+    *,
+    least_gain_nats: float,
+    dose_e_per_a2: float,
+    next_dose_e_per_a2: float,
+    budget_e_per_a2: float | None,
 ) -> str:
     """Why to stop before this batch; empty where to go on."""
     if budget_e_per_a2 is not None and dose_e_per_a2 + next_dose_e_per_a2 > budget_e_per_a2 * (1 + 1e-9):

@@ -96,7 +96,9 @@ def calibrate(
         fit.take_in(biases_v[part], patterns[part], rounds=3 if number < 8 else 2)
         tell(number + 1, f"biases up to {np.abs(biases_v[part]).max():.2g} V, misfit {fit.misfit:.2f}")
     for number in range(passes):
-        fit.refine(biases_v[used], patterns[used], lambda done, n=number: tell(len(batches) * (1 + n + done), "refining"))
+        fit.refine(
+            biases_v[used], patterns[used], lambda done, n=number: tell(len(batches) * (1 + n + done), "refining")
+        )
     shown = aside if len(aside) else used
     predicted = fit.decoder.predict(biases_v[shown])
     noise = np.sqrt((predicted.sum((1, 2)) / electrons) / (predicted.reshape(len(shown), -1) ** 2).sum(1))
@@ -158,7 +160,9 @@ class _Fit:
         misfits = []
         for start in range(0, len(biases_v), 20):
             part = slice(start, start + 20)
-            found, towards, misfit = _normal_equations(self.decoder, biases_v[part], patterns[part], self.electrons, 0.03)
+            found, towards, misfit = _normal_equations(
+                self.decoder, biases_v[part], patterns[part], self.electrons, 0.03
+            )
             information, gain = information + found, gain + towards
             misfits.append(misfit)
             tell(min(1.0, (start + 20) / len(biases_v)))
@@ -202,9 +206,9 @@ def _normal_equations(
         weight = 1.0 / (variance * max(1.0, misfit))
         local = (slopes * weight[:, None]).T @ slopes
         towards = slopes.T @ (weight * residual)
-        information[:size, :size] += np.einsum("kl,ij->kilj", local[:TERMS, :TERMS], np.outer(feature, feature)).reshape(
-            size, size
-        )
+        information[:size, :size] += np.einsum(
+            "kl,ij->kilj", local[:TERMS, :TERMS], np.outer(feature, feature)
+        ).reshape(size, size)
         cross = np.einsum("kg,i->kig", local[:TERMS, TERMS:], feature).reshape(size, -1)
         information[:size, size:] += cross
         information[size:, :size] += cross.T

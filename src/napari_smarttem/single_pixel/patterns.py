@@ -66,7 +66,9 @@ def coarser(patterns: np.ndarray, pixels: int) -> np.ndarray:
     """Patterns on fewer pixels, electrons kept; shape (n, pixels, pixels)."""
     ratio, rest = divmod(patterns.shape[1], pixels)
     if rest or ratio < 1:
-        raise BadInput(f"patterns of {patterns.shape[1]} pixels cannot be put on {pixels}; ask for a divisor of {patterns.shape[1]}.")
+        raise BadInput(
+            f"patterns of {patterns.shape[1]} pixels cannot be put on {pixels}; ask for a divisor of {patterns.shape[1]}."
+        )
     return np.asarray(patterns.reshape(len(patterns), pixels, ratio, pixels, ratio).sum(axis=(2, 4)))
 
 

@@ -55,7 +55,9 @@ def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
     """
     checked = parse(settings)
     if not context.beam_current_pa:
-        raise BadInput("Single-pixel imaging needs the beam current; give the instrument its beam current and start again.")
+        raise BadInput(
+            "Single-pixel imaging needs the beam current; give the instrument its beam current and start again."
+        )
     decoder = Decoder.load(Path(checked.calibration_file)) if checked.calibration_file else None
     return _Run(checked, context, decoder).steps()
 
@@ -143,7 +145,12 @@ class _Run:
             f"fitted {result.pearson:.3f} (their counting noise included)."
             + ("" if good else " That is poor: measure more patterns."),
             level="info" if good else "warning",
-            data={"error": result.decoder.error, "pearson": result.pearson, "nrmse": result.nrmse, "misfit": result.misfit},
+            data={
+                "error": result.decoder.error,
+                "pearson": result.pearson,
+                "nrmse": result.nrmse,
+                "misfit": result.misfit,
+            },
         )
 
     def _image(self, step_id: str, volts: np.ndarray, shift: np.ndarray) -> Steps:
@@ -172,13 +179,17 @@ class _Run:
         rng = np.random.default_rng([settings.seed, 3, self.checks])
         self.checks += 1
         volts, frames = [], []
-        for number, bias in enumerate(0.5 * calibration_biases(2 * settings.check_patterns, rng)[-settings.check_patterns :]):
+        for number, bias in enumerate(
+            0.5 * calibration_biases(2 * settings.check_patterns, rng)[-settings.check_patterns :]
+        ):
             counts = yield from self._image(f"{name}-{number}", bias, np.zeros(2))
             if counts is not None:
                 volts.append(bias)
                 frames.append(counts)
         if not frames:
-            yield from self._note(f"{name}-note", "The predictor could not be checked: no pattern came.", level="warning")
+            yield from self._note(
+                f"{name}-note", "The predictor could not be checked: no pattern came.", level="warning"
+            )
             return False
         electrons = self.electrons_per_s * settings.pattern_exposure_s
         check = check_predictor(self.decoder, np.array(volts), np.array(frames) / electrons, electrons)
@@ -249,7 +260,9 @@ class _Run:
             pattern = pool.patterns[k]
             if not (yield from self._set(f"{step_id}-set", pool.biases_v[k], pool.shift_px[k])):
                 continue
-            result = yield from self._do(TakeImage(step_id=step_id, exposure_s=self.exposure_s, camera=self.settings.bucket))
+            result = yield from self._do(
+                TakeImage(step_id=step_id, exposure_s=self.exposure_s, camera=self.settings.bucket)
+            )
             if not result.ok:
                 self.failures += 1
                 continue

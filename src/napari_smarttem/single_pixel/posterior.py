@@ -1,27 +1,23 @@
 """What is known of the picture after some patterns: an estimate, its uncertainty, and both anew with every batch.
 
-Total variation by lagged diffusivity, in its variational form: the gradients that are to be expected, those of the present picture and
-those it may have unseen, set the weights of a Gaussian prior, ``w = strength / sqrt(|grad x|^2 + var(grad x) + eps^2)``, so that the
-posterior is a Gaussian, ``Q = P^T R^-1 P + D^T w D``, from which the next patterns can be chosen (Babacan et al., IEEE Trans. Image
-Process. 17 (2008) 326). Without the variance the prior would take what it has not seen yet for flat, and never look. R holds counting noise and what is wrong with the predicted patterns. The strength is the one that best
+Total variation by lagged diffusivity: the edges of the present picture set the weights of a Gaussian prior,
+``w = strength / sqrt(|grad x|^2 + eps^2)``, so that the posterior is a Gaussian, ``Q = P^T R^-1 P + D^T w D``, from which the next
+patterns can be chosen. R holds counting noise and what is wrong with the predicted patterns. The strength is the one that best
 predicts patterns held out, never the one that is nearest to the truth.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 
 from ..schema import BadInput
 
-EDGE = float(__import__('os').environ.get('EDGE','0.01'))
-DRAWS = 48
-import os
-CAUTION=float(os.environ.get('CAUTION','0'))
+EDGE = 0.004
 STRENGTHS = np.logspace(-1.0, 3.0, 9)
 LARGEST = 128
+LEAST_TO_JUDGE = 96
 
 
 class Posterior:
@@ -60,9 +56,9 @@ class Posterior:
         self._gram = np.zeros((size, size), dtype=self.dtype)
         self._seen = np.zeros(size, dtype=self.dtype)
         self._factor: np.ndarray | None = None
-        self._gradient_variance: np.ndarray | float = 0.1
         self._pending: list[tuple[np.ndarray, float]] = []
         self._absorbed = 0
+        self._tuned_at = 0
 
     @property
     def count(self) -> int:
@@ -97,7 +93,10 @@ class Posterior:
         """Put what was taken in since the last time into the normal equations."""
         if self._absorbed == len(self._signals):
             return
-        flat, signals = np.concatenate(self._patterns[self._absorbed :]), np.concatenate(self._signals[self._absorbed :])
+        flat, signals = (
+            np.concatenate(self._patterns[self._absorbed :]),
+            np.concatenate(self._signals[self._absorbed :]),
+        )
         weights = 1.0 / self.variance_of(signals)
         weighted = (flat * np.sqrt(weights)[:, None]).astype(self.dtype)
         self._gram += weighted.T @ weighted
@@ -138,9 +137,8 @@ class Posterior:
         """Solve for the picture, `rounds` times with new edge weights, and keep the factor for uncertainties."""
         self._absorb()
         for _ in range(rounds):
-            self._factor = self._factorised(self._gram, self.picture, self._gradient_variance)
+            self._factor = self._factorised(self._gram, self.picture)
             self.picture = self._solved(self._factor, self._seen)
-            self._gradient_variance = self._gradients(self._factor)
         self._pending.clear()
 
     def choose_strength(self, strengths: np.ndarray | None = None, *, rounds: int = 4) -> float:
@@ -159,12 +157,12 @@ class Posterior:
         gram = self._gram - held.T @ held
         seen = self._seen - (patterns[aside].T @ (weights[aside] * signals[aside])).astype(self.dtype)
         before, misfits = self.strength, []
-        picture, unseen = self.picture, self._gradient_variance
+        picture = self.picture
         for strength in sorted(strengths, reverse=True):  # from smooth to rough: each is a good start for the next
             self.strength = float(strength)
             for _ in range(rounds):
-                factor = self._factorised(gram, picture, unseen)
-                picture, unseen = self._solved(factor, seen), self._gradients(factor)
+                factor = self._factorised(gram, picture)
+                picture = self._solved(factor, seen)
             residual = patterns[aside] @ picture.ravel() - signals[aside]
             unknown = solve_triangular(factor, patterns[aside].T, trans=1, check_finite=False)
             expected = 1.0 / weights[aside] + (unknown**2).sum(axis=0)
@@ -174,6 +172,7 @@ class Posterior:
         _, best, misfit = min(misfits)
         self.strength = best if np.isfinite(misfit) else before
         self.inflation = max(1.0, misfit) if np.isfinite(misfit) else self.inflation
+        self._tuned_at = len(signals)
         return self.strength
 
     def retune(self) -> float:
@@ -196,9 +195,7 @@ class Posterior:
         from scipy.linalg import solve_triangular
 
         normal = rng.standard_normal((self.pixels**2, count)).astype(self.dtype)
-        return np.asarray(
-            solve_triangular(self._ready(), normal, check_finite=False).T * np.sqrt(self.inflation)
-        )
+        return np.asarray(solve_triangular(self._ready(), normal, check_finite=False).T * np.sqrt(self.inflation))
 
     def uncertainty(self, rng: np.random.Generator | None = None, count: int = 96) -> np.ndarray:
         """Standard deviation of each pixel, (pixels, pixels): exact up to 32 x 32, from samples beyond."""
@@ -216,7 +213,7 @@ class Posterior:
 
     def remark(self) -> str:
         """One sentence where the signals scatter more than they should; empty where all is well."""
-        if self.inflation <= 2.0:
+        if self.inflation <= 3.0 or self._tuned_at < LEAST_TO_JUDGE:
             return ""
         return (
             f"The signals scatter {self.inflation**0.5:.1f} times more than counting noise and the predictor's error explain; "
@@ -228,7 +225,7 @@ class Posterior:
     def _ready(self) -> np.ndarray:
         if self._factor is None:
             self._absorb()
-            self._factor = self._factorised(self._gram, self.picture, self._gradient_variance)
+            self._factor = self._factorised(self._gram, self.picture)
         return self._factor
 
     def _covariance_times(self, direction: np.ndarray) -> np.ndarray:
@@ -236,19 +233,7 @@ class Posterior:
 
         return np.asarray(cho_solve((self._ready(), False), direction, check_finite=False)) * self.inflation
 
-    def _gradients(self, factor: np.ndarray) -> np.ndarray:
-        """Variance of the gradient at each pixel, (side, side), from samples; always the same draws, so that a run can be repeated."""
-        from scipy.linalg import solve_triangular
-
-        side = self.pixels
-        normal = _draws(side * side).astype(self.dtype)
-        drawn = solve_triangular(factor, normal, check_finite=False).T.reshape(-1, side, side)
-        variance = np.zeros((side, side))
-        variance[:-1] += (np.diff(drawn, axis=1) ** 2).mean(axis=0)
-        variance[:, :-1] += (np.diff(drawn, axis=2) ** 2).mean(axis=0)
-        return variance * self.inflation
-
-    def _factorised(self, gram: np.ndarray, picture: np.ndarray, unseen: np.ndarray | float) -> np.ndarray:
+    def _factorised(self, gram: np.ndarray, picture: np.ndarray) -> np.ndarray:
         """Upper Cholesky factor of the posterior's precision (times the inflation, which only scales it)."""
         from scipy.linalg import cho_factor
 
@@ -257,7 +242,7 @@ class Posterior:
         index = np.arange(side * side).reshape(side, side)
         down, right = np.zeros((side, side)), np.zeros((side, side))
         down[:-1], right[:, :-1] = np.diff(picture, axis=0), np.diff(picture, axis=1)
-        weight = self.strength / np.sqrt(down**2 + right**2 + CAUTION * unseen + EDGE**2)
+        weight = self.strength / np.sqrt(down**2 + right**2 + EDGE**2)
         flat = precision.reshape(-1)
         diagonal = np.full((side, side), 1e-2 * self.strength)
         for here, there in ((index[:-1], index[1:]), (index[:, :-1], index[:, 1:])):
@@ -281,9 +266,6 @@ class Posterior:
         """Mean transmission, as the signals tell it."""
         if not self._signals:
             return 0.5
-        return float(np.clip(sum(s.sum() for s in self._signals) / max(sum(p.sum() for p in self._patterns), 1e-9), 0, 1))
-
-
-@functools.lru_cache(maxsize=4)
-def _draws(size: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((size, DRAWS)).astype(np.float32)
+        return float(
+            np.clip(sum(s.sum() for s in self._signals) / max(sum(p.sum() for p in self._patterns), 1e-9), 0, 1)
+        )

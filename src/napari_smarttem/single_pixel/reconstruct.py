@@ -19,7 +19,9 @@ def checked(patterns: np.ndarray, signals: np.ndarray) -> tuple[np.ndarray, np.n
     patterns = np.asarray(patterns, dtype=np.float32).reshape(len(patterns), -1)
     signals = np.asarray(signals, dtype=float)
     if signals.shape != (len(patterns),):
-        raise BadInput(f"there must be one signal to a pattern; got {len(patterns)} patterns and signals {signals.shape}.")
+        raise BadInput(
+            f"there must be one signal to a pattern; got {len(patterns)} patterns and signals {signals.shape}."
+        )
     if not np.isfinite(signals).all():
         where = int(np.flatnonzero(~np.isfinite(signals))[0])
         raise BadInput(f"signal {where} is not finite ({signals[where]}); leave it out, with its pattern.")
@@ -78,7 +80,12 @@ def variances(signals: np.ndarray, electrons: float) -> np.ndarray:
 
 
 def total_variation(
-    patterns: np.ndarray, signals: np.ndarray, electrons: float, *, model_error: float = 0.0, strength: float | None = None
+    patterns: np.ndarray,
+    signals: np.ndarray,
+    electrons: float,
+    *,
+    model_error: float = 0.0,
+    strength: float | None = None,
 ) -> np.ndarray:
     """The weighted total-variation estimate of all patterns at once, (side, side); see `posterior.Posterior`."""
     patterns, signals = checked(patterns, signals)

@@ -21,14 +21,17 @@ class SinglePixelSettings(BaseModel):
     patterns: int = Field(default=320, ge=8, le=20000, description="Largest number of patterns to measure.")
     batch: int = Field(default=16, ge=1, le=256, description="Patterns chosen at once.")
     rule: Rule = Field(default="information", description="How the next patterns are chosen.")
-    pool: int = Field(default=3000, ge=16, le=50000, description="Predicted patterns to choose from.")
-    exploration: float = Field(default=0.1, ge=0, le=1, description="Fraction of each batch that is drawn by chance.")
+    pool: int = Field(default=4000, ge=16, le=50000, description="Predicted patterns to choose from.")
+    exploration: float = Field(default=0.05, ge=0, le=1, description="Fraction of each batch that is drawn by chance.")
     exposure_s: float = Field(
         default=3.2e-5, gt=0, le=10, description="Exposure of one pattern.", json_schema_extra={"units": "s"}
     )
     least_gain_nats: float = Field(default=0.0, ge=0, description="Stop where a further pattern tells less than this.")
     dose_budget_e_per_a2: float | None = Field(
-        default=None, gt=0, description="Dose of the whole run, averaged over the field.", json_schema_extra={"units": "e/Å²"}
+        default=None,
+        gt=0,
+        description="Dose of the whole run, averaged over the field.",
+        json_schema_extra={"units": "e/Å²"},
     )
     pixel_dose_limit_e_per_a2: float | None = Field(
         default=None,
@@ -36,7 +39,9 @@ class SinglePixelSettings(BaseModel):
         description="Patterns that bring a pixel above this are put before a person.",
         json_schema_extra={"units": "e/Å²"},
     )
-    calibration_patterns: int = Field(default=200, ge=20, le=2000, description="Patterns to measure for the calibration.")
+    calibration_patterns: int = Field(
+        default=200, ge=20, le=2000, description="Patterns to measure for the calibration."
+    )
     calibration_file: str | None = Field(
         default=None, description="A calibrated phase plate to use; none: calibrate at the start of the run."
     )

@@ -139,4 +139,3 @@ def bucket_signal(frame: Frame, electrons: float | None = None) -> tuple[float, 
     if beam <= 0:
         return float("nan"), "the beam is blanked or its current is not known"
     return counts / beam, ""
-

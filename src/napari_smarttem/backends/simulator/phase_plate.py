@@ -38,7 +38,9 @@ EXPOSURE_RANGE_S = (1e-7, 10.0)
 
 CONTROLS: dict[str, ControlInfo] = {
     **{
-        name: ControlInfo(name=name, units="V", minimum=-BIAS_LIMIT_V, maximum=BIAS_LIMIT_V, largest_step=2 * BIAS_LIMIT_V)
+        name: ControlInfo(
+            name=name, units="V", minimum=-BIAS_LIMIT_V, maximum=BIAS_LIMIT_V, largest_step=2 * BIAS_LIMIT_V
+        )
         for name in NEEDLE_CONTROLS
     },
     **{

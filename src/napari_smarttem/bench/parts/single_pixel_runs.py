@@ -1,0 +1,169 @@
+"""Simulated single-pixel runs: patterns chosen by a rule, counted by chance, reconstructed on the way."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...physics.caustics import Caustics, built_optics, built_plate, record
+from ...single_pixel.adaptive import Choice, by_chance, most_contrast, most_informative, naive_divergence
+from ...single_pixel.calibrate import calibrate, calibration_biases
+from ...single_pixel.patterns import coarser
+from ...single_pixel.pool import predict_pool, settings_of_pool
+from ...single_pixel.posterior import Posterior
+from ...single_pixel.predict import Decoder
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A plate as built, the decoder fitted to its patterns, and a pool: predicted and true, (n, pixels²)."""
+
+    caustics: Caustics
+    decoder: Decoder
+    predicted: np.ndarray
+    true: np.ndarray
+
+
+def calibrated(seed: int, patterns: int = 300, electrons: float = 1e5) -> tuple[Caustics, Decoder, np.ndarray, np.ndarray]:
+    """A plate from `seed`, the decoder fitted to noisy patterns of it, and the biases and patterns it was fitted to."""
+    rng = np.random.default_rng([seed, 61])
+    caustics = Caustics(built_plate(rng), built_optics(rng))
+    biases = calibration_biases(patterns, rng)
+    measured = record(caustics.patterns(biases), electrons, rng)
+    return caustics, calibrate(biases, measured, electrons).decoder, biases, measured
+
+
+def pool_for(caustics: Caustics, decoder: Decoder, pixels: int, count: int, seed: int) -> Plate:
+    """A pool for pictures of ``pixels x pixels``; the true patterns are made at the plate's own fine sampling."""
+    biases, shift = settings_of_pool(count, decoder, np.random.default_rng([seed, 62]))
+    predicted = predict_pool(decoder, biases, shift, pixels).patterns
+    true = coarser(caustics.patterns(biases, shift), pixels).reshape(count, -1)
+    return Plate(caustics, decoder, predicted, true)
+
+
+@dataclass
+class Run:
+    """What became of one run: error against patterns, and the posterior at the end."""
+
+    posterior: Posterior
+    counts: list[int] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    damages: list[float] = field(default_factory=list)
+    step_s: list[float] = field(default_factory=list)
+    signals: list[float] = field(default_factory=list)
+    index: list[int] = field(default_factory=list)
+
+    def patterns_to(self, error: float) -> float:
+        """Patterns (interpolated) after which the error first falls to `error`; infinity where it never does."""
+        return first_reached(self.counts, self.errors, error)
+
+
+def first_reached(positions: list, errors: list[float], error: float) -> float:
+    """Where along `positions` (interpolated) a falling `errors` first reaches `error`; infinity where it never does."""
+    for k, now in enumerate(errors):
+        if now <= error:
+            if k == 0:
+                return float(positions[0])
+            before, past = errors[k - 1], positions[k - 1]
+            return float(past + (positions[k] - past) * (before - error) / max(before - now, 1e-12))
+    return float("inf")
+
+
+def error_of(picture: np.ndarray, truth: np.ndarray) -> float:
+    """NRMSE: ``|picture - truth| / |truth|``."""
+    return float(np.linalg.norm(picture - truth) / np.linalg.norm(truth))
+
+
+def image(
+    plate: Plate,
+    specimen: np.ndarray,
+    rule: str,
+    *,
+    patterns: int,
+    electrons: float,
+    seed: int,
+    batch: int = BATCH,
+    critical_e_per_px: float | None = None,
+    rounds: int = 2,
+    retune_at: tuple[int, ...] = (2, 4, 8, 16, 24, 32, 48),
+) -> Run:
+    """One run of `patterns` patterns by a rule: ``information``, ``random``, ``contrast`` or ``divergence``.
+
+    With `critical_e_per_px` the specimen fades while it is measured: opacity decays with the electrons a pixel has seen.
+    """
+    pixels = specimen.shape[0]
+    rng, chance = np.random.default_rng([seed, 63]), np.random.default_rng([seed, 64])
+    posterior = Posterior(pixels, electrons, model_error=plate.decoder.error)
+    run = Run(posterior)
+    taken = np.zeros(len(plate.predicted), dtype=bool)
+    seen, dose = np.zeros(0), np.zeros(pixels**2)
+    number = 0
+    while posterior.count < patterns:
+        began = time.perf_counter()
+        choice = _choose(rule, posterior, plate.predicted, min(batch, patterns - posterior.count), rng, taken, seen, number)
+        choosing = time.perf_counter() - began
+        taken[choice.index] = True
+        signals = []
+        for k in choice.index:
+            now = specimen.ravel()
+            if critical_e_per_px is not None:
+                now = 1.0 - (1.0 - now) * np.exp(-dose / critical_e_per_px)
+            signals.append(chance.poisson(electrons * max(0.0, float(plate.true[k] @ now))) / electrons)
+            dose += electrons * plate.true[k]
+        began = time.perf_counter()
+        seen = np.append(seen, posterior.predicted(plate.predicted[choice.index]))
+        posterior.add(plate.predicted[choice.index], np.array(signals))
+        number += 1
+        if number in retune_at or posterior.count >= patterns:
+            posterior.retune()
+        posterior.settle(rounds)
+        run.step_s.append(choosing + time.perf_counter() - began)
+        run.counts.append(posterior.count)
+        run.errors.append(error_of(posterior.picture, specimen))
+        run.signals += signals
+        run.index += [int(k) for k in choice.index]
+        if critical_e_per_px is not None:
+            run.damages.append(damage(dose, specimen, critical_e_per_px))
+    return run
+
+
+def _choose(
+    rule: str, posterior: Posterior, pool: np.ndarray, count: int, rng: np.random.Generator, taken: np.ndarray,
+    seen: np.ndarray, number: int,
+) -> Choice:  # fmt: skip
+    if rule == "random" or number == 0:
+        return by_chance(pool, count, rng, taken=taken)
+    if rule == "contrast":
+        return most_contrast(pool, count, rng, taken=taken)
+    if rule == "divergence":
+        return naive_divergence(posterior, pool, count, rng, predicted_before=seen, taken=taken)
+    return most_informative(posterior, pool, count, rng, taken=taken)
+
+
+def damage(dose: np.ndarray, specimen: np.ndarray, critical: float) -> float:
+    """Fraction of the specimen's opacity that is gone."""
+    matter = 1.0 - specimen.ravel()
+    return float((matter * -np.expm1(-dose.ravel() / critical)).sum() / matter.sum())
+
+
+def raster_scan(
+    specimen: np.ndarray, electrons: float, seed: int, critical_e_per_px: float | None = None
+) -> tuple[np.ndarray, float]:
+    """Picture and damage of a pencil beam that gives every pixel `electrons` over the pixels; no blur, the same reconstruction."""
+    rng = np.random.default_rng([seed, 65])
+    each = electrons / specimen.size
+    seen = specimen.ravel()
+    lost = 0.0
+    if critical_e_per_px is not None:  # averaged over the exposure of the pixel
+        rise = each / critical_e_per_px
+        seen = 1.0 - (1.0 - seen) * (-np.expm1(-rise) / rise)
+        lost = damage(np.full(seen.size, each), specimen, critical_e_per_px)
+    posterior = Posterior(specimen.shape[0], each)
+    posterior.add(np.eye(specimen.size, dtype=np.float32), rng.poisson(each * seen) / each)
+    posterior.choose_strength()
+    posterior.settle(6)
+    return posterior.picture, lost
