@@ -301,9 +301,10 @@ def _bench(options: argparse.Namespace) -> int:
     if options.name is None:
         print("\n".join(names))
         return 0
-    if options.name not in names:
+    name = options.name.replace("-", "_")
+    if name not in names:
         raise BadInput(f"there is no bench {options.name!r}; there are {', '.join(names)}.")
-    report = importlib.import_module(f"{__package__}.bench.{options.name}").run(quick=options.quick, seed=options.seed)
+    report = importlib.import_module(f"{__package__}.bench.{name}").run(quick=options.quick, seed=options.seed)
     if options.json:
         _print_json(report)
         return 0
