@@ -36,8 +36,7 @@ def is_aligned(target, bench):
     return resolution <= 1.1 * target.aligned[0] and power >= 0.95 * target.aligned[1]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("exposure_s", [0.1, 1.0])
+@pytest.mark.parametrize(("seed", "exposure_s"), [(1, 0.1), (2, 0.1), (3, 1.0)])
 def test_aligned_within_five_pictures_and_held(target, seed, exposure_s):
     bench = SorterBench(seed)
     assert not is_aligned(target, bench)
@@ -59,21 +58,17 @@ def test_controls_nobody_has_calibrated_are_learned(target):
     learned, truth = np.array(outcome.response), bench.part.response
     assert np.linalg.norm((learned - truth) / HALF_RANGES[:, None]) < 0.2 * np.linalg.norm(truth / HALF_RANGES[:, None])
     assert np.array(notes(steps)["response"].data["response"]).shape == (5, 5)
+    assert len({step.step_id for step in steps}) == len(steps)
 
 
 def test_a_wrong_response_is_noticed_and_learned_anew(target):
     bench = SorterBench(12)
     outcome, steps = drive(target, bench, response=(-bench.part.response).tolist())
     assert any(name.startswith("worse") for name in notes(steps))
+    names = [step.step_id for step in steps]
+    assert len(names) == len(set(names))  # a resumed run finds its results by them
     assert outcome.verdict == "aligned"
     assert is_aligned(target, bench)
-
-
-def test_every_step_has_a_name_of_its_own(target):
-    for response in (None, (-SorterBench(12).part.response).tolist()):
-        _, steps = drive(target, SorterBench(12), response=response, hold=2)
-        names = [step.step_id for step in steps]
-        assert len(names) == len(set(names))
 
 
 def test_steps_stay_within_the_largest_step_and_the_limits(target):
@@ -133,7 +128,7 @@ def test_pictures_older_than_the_change_and_broken_ones_are_taken_again(target):
 
 def test_far_beyond_the_range_it_aligns_or_says_no_and_never_wanders_off(target):
     rng = np.random.default_rng(9)
-    for k in range(3):
+    for k in range(2):
         bench = SorterBench(20 + k, start=HALF_RANGES * rng.uniform(1.5, 2.6, 5) * rng.choice((-1, 1), 5))
         before = np.abs(bench.part.misalignment() / HALF_RANGES).max()
         outcome, _ = drive(target, bench, response=known_response(bench))

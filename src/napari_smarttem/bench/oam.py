@@ -54,46 +54,63 @@ def run(*, quick: bool = False, seed: int = 0) -> dict[str, Any]:
 
 def _figures(quick: bool, seed: int) -> dict[str, Any]:
     target = OamSorterTarget()
-    figures = estimator_figures(target, 200 if quick else 2000, seed)
-    starts, slow, searched = (10, 4, 2) if quick else (200, 40, 20)
+    figures = estimator_figures(target, 200 if quick else 1000, seed)
     pooled: list[Way] = []
     for electrons in ELECTRONS:
-        responses = learned_responses(target, electrons, seed, 2 if quick else 10)
-        on: dict[str, Any] = {"target": target, "responses": responses}
-        ours = align_many(starts, electrons, seed, _ours, **on)
-        fifth = align_many(slow, electrons, seed, _fifth, **on)
-        simplex = align_many(searched, electrons, seed, lambda b, _r, _g: nelder_mead(b, SEARCH_FRAMES), **on)
-        perturbed = align_many(searched, electrons, seed, lambda b, _r, g: spsa(b, SEARCH_FRAMES, g), **on)
-        pooled += ours
-        name = f"{electrons:.0e}".replace("+0", "")
-        figures[f"loop_success_{name}"] = figure(
-            success(ours), ">=", 0.95,
-            gain_one_fifth=success(fifth), nelder_mead=_first_within(simplex, FRAMES), spsa=_first_within(perturbed, FRAMES),
-        )  # fmt: skip
-        figures[f"loop_frames_median_{name}"] = figure(
-            _median_needed(ours, np.inf), "<=", FRAMES,
-            gain_one_fifth=_median_needed(fifth, SLOW_FRAMES),
-            nelder_mead=_median_first(simplex), spsa=_median_first(perturbed),
-        )  # fmt: skip
-        figures[f"resolution_ratio_p95_{name}"] = figure(
-            float(np.percentile([way.resolution[-1] for way in ours], 95)), "<=", 1.1,
-            gain_one_fifth=float(np.percentile([way.resolution[-1] for way in fifth], 95)),
-        )  # fmt: skip
-        figures[f"power_ratio_p5_{name}"] = figure(
-            float(np.percentile([way.power[-1] for way in ours], 5)), ">=", 0.95,
-            gain_one_fifth=float(np.percentile([way.power[-1] for way in fifth], 5)),
-        )  # fmt: skip
-        figures[f"learning_frames_{name}"] = figure(float(np.median([taken for _, taken, _ in responses])), "<=", None)
-        figures[f"learning_success_{name}"] = figure(
-            float(np.mean([verdict == "aligned" for *_, verdict in responses])), ">=", None
-        )
-    figures["loop_success"] = figure(success(pooled), ">=", 0.95)
-    figures["loop_frames_median"] = figure(_median_needed(pooled, np.inf), "<=", FRAMES)
-    figures["resolution_ratio"] = figure(float(np.median([way.resolution[-1] for way in pooled])), "<=", 1.1)
-    return figures | beyond_figures(target, 10 if quick else 100, seed)
+        found, ways = loop_figures(target, electrons, seed, (10, 4, 2) if quick else (200, 40, 10))
+        figures |= found
+        pooled += ways
+    return figures | pooled_figures(pooled) | beyond_figures(target, 10 if quick else 100, seed)
 
 
 # -- the loop
+
+
+def loop_figures(
+    target: OamSorterTarget, electrons: float, seed: int, counts: tuple[int, int, int]
+) -> tuple[dict[str, Any], list[Way]]:
+    """Figures at one number of electrons, and the alignments they come from; `counts` of ours, of gain 1/5, of each search."""
+    starts, slow, searched = counts
+    responses = learned_responses(target, electrons, seed, max(2, starts // 20))
+    on: dict[str, Any] = {"target": target, "responses": responses}
+    ours = align_many(starts, electrons, seed, _ours, **on)
+    fifth = align_many(slow, electrons, seed, _fifth, **on)
+    simplex = align_many(searched, electrons, seed, lambda b, _r, _g: nelder_mead(b, SEARCH_FRAMES), **on)
+    perturbed = align_many(searched, electrons, seed, lambda b, _r, g: spsa(b, SEARCH_FRAMES, g), **on)
+    name = f"{electrons:.0e}".replace("+0", "")
+    figures = {
+        f"loop_success_{name}": figure(
+            success(ours), ">=", 0.95,
+            gain_one_fifth=success(fifth), nelder_mead=_first_within(simplex, FRAMES), spsa=_first_within(perturbed, FRAMES),
+        ),
+        f"loop_frames_median_{name}": figure(
+            _median_needed(ours, np.inf), "<=", FRAMES,
+            gain_one_fifth=_median_needed(fifth, SLOW_FRAMES),
+            nelder_mead=_median_first(simplex), spsa=_median_first(perturbed),
+        ),
+        f"resolution_ratio_p95_{name}": figure(
+            float(np.percentile([way.resolution[-1] for way in ours], 95)), "<=", 1.1,
+            gain_one_fifth=float(np.percentile([way.resolution[-1] for way in fifth], 95)),
+        ),
+        f"power_ratio_p5_{name}": figure(
+            float(np.percentile([way.power[-1] for way in ours], 5)), ">=", 0.95,
+            gain_one_fifth=float(np.percentile([way.power[-1] for way in fifth], 5)),
+        ),
+        f"learning_frames_{name}": figure(float(np.median([taken for _, taken, _ in responses])), "<=", None),
+        f"learning_success_{name}": figure(
+            float(np.mean([verdict == "aligned" for *_, verdict in responses])), ">=", None
+        ),
+    }  # fmt: skip
+    return figures, ours
+
+
+def pooled_figures(ways: list[Way]) -> dict[str, Any]:
+    """All alignments together."""
+    return {
+        "loop_success": figure(success(ways), ">=", 0.95),
+        "loop_frames_median": figure(_median_needed(ways, np.inf), "<=", FRAMES),
+        "resolution_ratio": figure(float(np.median([way.resolution[-1] for way in ways])), "<=", 1.1),
+    }
 
 
 def _ours(bench: Bench, response: Any, _rng: np.random.Generator) -> Way:

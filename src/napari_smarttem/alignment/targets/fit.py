@@ -151,6 +151,7 @@ def search(
     draws: int = 200,
     starts: int = 6,
     reach: float = 1.3,
+    iterations: int = 20,
     always: bool = False,
 ) -> Fit:
     """Fit from the guesses and, where none of them explains the picture (or `always`), from more starts.
@@ -161,11 +162,15 @@ def search(
         The most trusted first.
     draws, starts : int
         Pictures simulated over `reach` half-ranges and around the guesses, and how many of the best are refined.
+    iterations : int
+        At most, of the fits from those.
     always : bool
         Look for rival minima even where the first fit is good; the result's ``rival`` says how far off they are.
     """
     with one_thread():
-        return _search(target, counts, guesses, rng, draws=draws, starts=starts, reach=reach, always=always)
+        return _search(
+            target, counts, guesses, rng, draws=draws, starts=starts, reach=reach, iterations=iterations, always=always
+        )
 
 
 @functools.cache
@@ -187,6 +192,7 @@ def _search(
     draws: int,
     starts: int,
     reach: float,
+    iterations: int,
     always: bool,
 ) -> Fit:
     fits: list[Fit] = []
@@ -195,7 +201,7 @@ def _search(
         if fits[-1].trusted and not always:
             return fits[-1]
     for start in _candidates(target, counts, guesses, rng, draws=draws, starts=starts, reach=reach):
-        fits.append(refine(target, counts, start, iterations=20))
+        fits.append(refine(target, counts, start, iterations=iterations))
         if fits[-1].trusted and not always:
             break
     fits.sort(key=lambda fit: fit.deviance)

@@ -177,7 +177,7 @@ class _Loop:
             return fit
         # the first picture alone may have two readings; from the second on, the known step before it tells
         wide = Guess(fit.values, np.diag((0.5 * target.half_ranges) ** 2))
-        return search(target, counts, [wide], rng, draws=60, starts=4, always=True)
+        return search(target, counts, [wide], rng, draws=40, starts=3, iterations=8, always=True)
 
     def _between_rivals(self, counts: np.ndarray) -> Fit | None:
         """Where an earlier picture had two readings: which of them the picture after a known step bears out."""
