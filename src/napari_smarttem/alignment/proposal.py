@@ -44,6 +44,23 @@ def nominal(reading: Reading, units: Mapping[str, str]) -> dict[str, dict[str, f
     return {name: {name: 1.0} for name, unit in units.items() if known.get(name) == unit}
 
 
+def carried(reading: Reading, response: Response, moved: Mapping[str, float]) -> Reading:
+    """What a reading lets expect after controls were moved: the values change by the response, the error bars are kept.
+
+    Parameters
+    ----------
+    reading : Reading
+    response : mapping
+    moved : mapping
+        Control -> change since the picture was taken.
+    """
+    values = [
+        value + sum(response[control].get(name, 0.0) * by for control, by in moved.items() if control in response)
+        for name, value in zip(reading.names, reading.values, strict=True)
+    ]
+    return reading.model_copy(update={"values": tuple(values)})
+
+
 def propose(
     reading: Reading,
     controls: Mapping[str, ControlState],

@@ -1,4 +1,4 @@
-"""The *Alignment* dock: read the optics from one picture, see how sure, propose, approve, correct, verify; or let it be done."""
+"""The *Alignment* dock: read the optics from one picture, see how sure, propose, approve, correct, verify."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..alignment.proposal import Change
 from ..schema import BadInput
 from .alignment_actions import MEASURE_FIRST, AlignmentActions
 from .alignment_keep import KeepBox, KeepGood
@@ -194,14 +195,14 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         return ""
 
     def correct_quietly(self, entry: Entry) -> None:
-        """Correct what a reading found without asking, the defocus as it was before the look."""
+        """Correct what a reading found without asking; the focus, which a person sets for the picture at hand, is left alone."""
         target = self._require_target()
 
         def spec(states: Any) -> Any:
             changes = self._changes(target, entry, states)
             if not changes:
                 raise BadInput("What the controls do is not known yet; press Learn controls.")
-            return target.click(states, values={one.control: one.then for one in changes}, look=False)
+            return target.click(states, values=_without_focus(changes, entry.aim), look=False)
 
         self._begin("keep it good", spec)
 
@@ -411,6 +412,10 @@ def _column(*widgets: QWidget) -> QWidget:
     for index, widget in enumerate(widgets):
         column.addWidget(widget, 0 if index else 1)
     return page
+
+
+def _without_focus(changes: tuple[Change, ...], aim: dict[str, float]) -> dict[str, float]:
+    return {one.control: one.then for one in changes if one.control not in aim}
 
 
 def _said(before: dict[str, float], after: dict[str, float]) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..alignment.proposal import Change, propose
+from ..alignment.proposal import Change, carried, nominal, propose
 from ..alignment.targets.steering import ControlState
 from ..schema import BadInput, PlanSpec
 from .alignment_record import Entry
@@ -24,7 +24,7 @@ class AlignmentActions:
 
     def measure(self) -> None:
         """Take a picture and read it; where it is looked at a defocus, go there and come back."""
-        self._begin("measure", self._look_spec, aims=(self._aim(),))
+        self._begin("measure", self._look_spec, aims=(self._aim(),), comes_back=self._comes_back())
 
     def propose(self) -> None:
         """Work out the change of each control from the newest reading, and show it."""
@@ -58,11 +58,12 @@ class AlignmentActions:
         self._enable()
 
     def _changes(self, target: Alignable, entry: Entry, states: Mapping[str, Any]) -> tuple[Change, ...]:
-        from ..alignment.proposal import nominal
-
         checked = {name: ControlState.model_validate(state) for name, state in states.items()}
         response = self.record.responses.get(target.name) or nominal(entry.reading, target.controls)
-        return propose(entry.reading, checked, target.controls, response, entry.aim)
+        if not entry.came_back:
+            return propose(entry.reading, checked, target.controls, response, entry.aim)
+        moved = {name: state.value - entry.controls.get(name, state.value) for name, state in checked.items()}
+        return propose(carried(entry.reading, response, moved), checked, target.controls, response)
 
     def apply(self) -> None:
         """Set what is ticked, and measure again."""
@@ -78,7 +79,6 @@ class AlignmentActions:
             }
             for row in self.proposal.rows()
         }
-        aim = self._proposed_from.aim if self._proposed_from is not None else {}
         target = self._require_target()
 
         def spec(states: Mapping[str, Any]) -> PlanSpec:
@@ -86,7 +86,7 @@ class AlignmentActions:
             back = {name: accepted.get(name, states[name]["value"]) for name in there}
             return target.click(states, values=accepted | there, after=back, proposal=verdicts, **self._camera())
 
-        self._begin("apply", spec, aims=(aim,))
+        self._begin("apply", spec, aims=(self._aim(),), comes_back=self._comes_back())
 
     def reject(self) -> None:
         """Take every tick away."""
@@ -134,7 +134,7 @@ class AlignmentActions:
             there = self._to_defocus(target, states)
             return target.click(states, values=there, after=_back(there, states), learn=True, **self._camera())
 
-        self._begin("learn controls", spec, aims=(self._aim(),))
+        self._begin("learn controls", spec, aims=(self._aim(),), comes_back=self._comes_back())
 
     def auto_align(self) -> None:
         """Close the loop: picture, estimate, correction, until it is good, or until it says why it cannot be."""
@@ -151,7 +151,7 @@ class AlignmentActions:
 
     def _to_defocus(self, target: Alignable, states: Mapping[str, Any]) -> dict[str, float]:
         """Where C1's control is set to look; empty where one looks as it is."""
-        if not target.defocused or not self.settings_box.go_to_defocus.isChecked() or "C1" not in states:
+        if not self._comes_back() or "C1" not in states:
             return {}
         slope = self.record.responses.get(target.name, {}).get("C1", {}).get("C1", 1.0)
         # before the first reading the column is taken to be near focus
@@ -214,6 +214,10 @@ class AlignmentActions:
         names = [name for name, _, _ in target.parameters] or list(ESTIMATED)
         return [[learned[control].get(name, 0.0) for control in target.controls] for name in names]
 
+    def _comes_back(self) -> bool:
+        """Whether a look goes to the defocus and back."""
+        return self.target is not None and self.target.defocused and self.settings_box.go_to_defocus.isChecked()
+
     def _aim(self) -> dict[str, float]:
         target = self.target
         return {"C1": self.settings_box.defocus.number()} if target is not None and target.defocused else {}
@@ -231,6 +235,7 @@ class AlignmentActions:
         make: Callable[[Mapping[str, Any]], PlanSpec],
         *,
         aims: tuple[dict[str, float], ...] = (),
+        comes_back: bool = False,
         undoes: int = 0,
     ) -> None:
         """Ask the controls where they are, build the run and start it; all of it off the window's thread."""
@@ -248,7 +253,8 @@ class AlignmentActions:
         def work(_: Any) -> None:
             states = control_states(guard.optics, target.controls)
             spec = make(states)
-            record.begin(words, target.name, {n: s["value"] for n, s in states.items()}, aims, undoes)
+            present = {name: state["value"] for name, state in states.items()}
+            record.begin(words, target.name, present, aims=aims, comes_back=comes_back, undoes=undoes)
             try:
                 session.start(spec, dose_budget_e_per_a2=budget)
             except BaseException:

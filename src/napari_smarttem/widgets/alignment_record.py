@@ -31,6 +31,8 @@ class Entry:
         As they stood.
     aim : dict of str to float
         Where a misalignment was meant to be, such as the defocus that was gone to; zero where nothing is said.
+    came_back : bool
+        Whether the controls went back to where they were once the picture was taken.
     at : str
         Wall-clock time.
     """
@@ -39,6 +41,7 @@ class Entry:
     reading: Reading
     controls: dict[str, float]
     aim: dict[str, float] = field(default_factory=dict)
+    came_back: bool = False
     at: str = field(default_factory=lambda: f"{datetime.now():%H:%M:%S}")
 
 
@@ -62,6 +65,7 @@ class Going:
     before: dict[str, float]
     now: dict[str, float]
     aims: tuple[dict[str, float], ...] = ()
+    comes_back: bool = False
     undoes: int = 0
     readings: int = 0
     sets: int = 0
@@ -113,7 +117,9 @@ class AlignmentRecord(QObject):
         words: str,
         target: str,
         controls: Mapping[str, float],
+        *,
         aims: tuple[dict[str, float], ...] = (),
+        comes_back: bool = False,
         undoes: int = 0,
     ) -> None:
         """A run is about to start.
@@ -127,10 +133,12 @@ class AlignmentRecord(QObject):
             Present values.
         aims : tuple of dict
             Where the misalignments are meant to be in each of its readings; the last goes for all that follow.
+        comes_back : bool
+            Whether it goes to a defocus to look, and back.
         undoes : int
             Number of changes that it takes back.
         """
-        self.going = Going(words, target, dict(controls), dict(controls), aims, undoes)
+        self.going = Going(words, target, dict(controls), dict(controls), aims, comes_back, undoes)
 
     def forget_run(self) -> None:
         """The run did not start."""
@@ -170,7 +178,7 @@ class AlignmentRecord(QObject):
         if reading is not None:
             aim = going.aims[min(going.readings, len(going.aims) - 1)] if going.aims else {}
             going.readings += 1
-            entry = Entry(going.target, reading, dict(going.now), dict(aim))
+            entry = Entry(going.target, reading, dict(going.now), dict(aim), going.comes_back)
             self.entries.append(entry)
             self.stale.discard(going.target)
             if reading.good and "C1" in reading.names and "C1" in going.now:
