@@ -9,14 +9,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 STATIC = Path(__file__).parent / "_static"
 SIZE = (1600, 1000)
 SEED = 5
 FIRST_ROUND = 46
+STAGES = ("choose", "components", "pixel", "compare", "figure")
 
 
 def take(folder: Path, viewer: Any, session: Any, *, size: tuple[int, int] = SIZE) -> dict[str, Path]:
@@ -90,6 +93,74 @@ def take(folder: Path, viewer: Any, session: Any, *, size: tuple[int, int] = SIZ
     return pictures
 
 
+def take_unmixing(
+    folder: Path, viewer: Any, path: Path, name: str = "unmixing", *, stages: Sequence[str] = STAGES
+) -> dict[str, Path]:
+    """Unmix a spectrum image in a window and take a picture of each stage.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the pictures go.
+    viewer : napari.Viewer
+        Shown, without layers.
+    path : Path
+        The spectrum image.
+    name : str
+        Pictures are called NAME-STAGE.
+    stages : sequence of str
+        Of `STAGES`: which pictures are wanted.
+
+    Returns
+    -------
+    dict of str to Path
+    """
+    from napari_smarttem.widgets.base import open_dock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    viewer.open(str(path), plugin="napari-smarttem")
+    _settle(2.0)
+    dock = open_dock(viewer, "Unmixing")
+    _until(lambda: not dock.busy and dock.bench.spectra is not None)
+    _until(lambda: dock.unmixing.method.count() > 1)
+    viewer.reset_view()
+    pictures = {}
+
+    def picture(stage: str) -> None:
+        if stage not in stages:
+            return
+        _settle(0.8)
+        pictures[stage] = folder / f"{name}-{stage}.png"
+        viewer.screenshot(str(pictures[stage]), canvas_only=False, flash=False)
+
+    dock.show_page(1)
+    dock.unmix()
+    _until(lambda: not dock.busy and dock.bench.result is not None, 120.0)
+    picture("choose")
+    dock.show_page(2)
+    dock.components.log.setChecked(True)
+    dock.components.table.setCurrentCell(dock.bench.result.components - 1, 2)
+    _until(lambda: bool(dock.components.plot.marked) or not any(dock.bench.result.elements), 60.0)
+    picture("components")
+    maps = dock.bench.result.maps
+    row, column = (int(i) for i in np.unravel_index(int(np.argmax(maps[len(maps) // 2])), maps.shape[1:]))
+    dock.bench.layers.mark(row, column)
+    dock.pixel.held.setChecked(True)
+    dock._show_pixel(row, column)
+    dock.show_page(3)
+    picture("pixel")
+    dock.show_page(4)
+    if "compare" in stages:
+        dock.compare_methods()
+        _until(lambda: not dock.busy, 120.0)
+        picture("compare")
+    if "figure" in stages:
+        pictures["figure"] = folder / f"{name}-figure.png"
+        dock.save_picture(pictures["figure"])
+        _until(lambda: not dock.busy, 60.0)
+    return pictures
+
+
 def _dock_of(widget: Any) -> Any:
     from napari_smarttem.widgets.launch import dock_of
 
@@ -113,6 +184,18 @@ def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         _settle(0.03)
 
 
+def _spectrum_images(scratch: Path) -> dict[str, Path]:
+    """What is unmixed for the pictures: a simulated interface, and the core-shell particles where that file is there."""
+    from napari_smarttem.io import write
+    from napari_smarttem.widgets.sample_data import simulate_spectrum_image
+
+    simulated = simulate_spectrum_image(shape=(32, 44), seed=SEED, exposure_s=0.05)
+    found = {"unmixing": write(simulated, scratch / "interface.hspy")}
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    recorded = Path(os.environ.get("SMARTTEM_DATA", beside)) / "core_shell.hspy"
+    return found | ({"unmixing-core-shell": recorded} if recorded.exists() else {})
+
+
 def main() -> int:
     """Write the pictures; returns the exit status."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -127,6 +210,13 @@ def main() -> int:
         with Session(folder=Path(scratch) / "runs", sync=False) as session:
             bind_session(viewer, session)
             for path in take(STATIC, viewer, session).values():
+                print(path)
+            viewer.close()
+        for name, data in _spectrum_images(Path(scratch)).items():
+            viewer = napari.Viewer(show=True)
+            viewer.window.resize(*SIZE)
+            stages = STAGES[:4] if name == "unmixing" else ("components", "figure")
+            for path in take_unmixing(STATIC, viewer, data, name, stages=stages).values():
                 print(path)
             viewer.close()
     return 0
