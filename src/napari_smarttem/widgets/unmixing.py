@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
+    QSizePolicy,
     QStackedWidget,
     QToolButton,
     QVBoxLayout,
@@ -198,6 +199,8 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         column.addLayout(last)
         column.addWidget(self.message)
         self.setMinimumWidth(300)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self.pages.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._ended()
 
     def _wire(self) -> None:

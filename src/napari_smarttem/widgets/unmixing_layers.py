@@ -168,6 +168,7 @@ class UnmixingLayers:
                 viewer.layers.remove(layer)
         first = not any(live_layer(viewer, layer) is not None for layer in self.maps)
         common = {"simulated": simulated, "title": title, "method": result.method}
+        limits = _common_limits(result.maps)
         for number in range(result.components):
             values = result.maps[number]
             about = common | {"kind": "unmixing_map", "component": number}
@@ -180,7 +181,7 @@ class UnmixingLayers:
                 metadata=about,
                 colormap=component_colormap(colors[number]),
                 blending="additive",
-                contrast_limits=_limits(values),
+                contrast_limits=limits[number],
             )
             layer.colormap = component_colormap(colors[number])
             layer.visible = bool(visible[number])
@@ -205,8 +206,7 @@ class UnmixingLayers:
         if first and live_layer(viewer, below) is not None and below.visible:
             below.visible = False
             self._hidden.append(below)
-        if active is not None and active in viewer.layers:
-            viewer.layers.selection.active = active
+        viewer.layers.selection.active = active if active is not None and active in viewer.layers else self.maps[0]
 
     def _show_classes(self, labels: np.ndarray | None, about: dict[str, Any]) -> None:
         """The class of each pixel as a Labels layer, hidden under the maps, where the method gives one."""
@@ -347,6 +347,17 @@ def component_colormap(color: str) -> Any:
     from napari.utils import Colormap
 
     return Colormap(["#000000", color], name=f"component {color}")
+
+
+FAINTEST = 0.4
+"""A component that never reaches this part of the strongest one's amount is drawn fainter instead of as bright."""
+
+
+def _common_limits(maps: np.ndarray) -> list[tuple[float, float]]:
+    """Contrast of each map; weak components stay weak, so that the sum of all colours does not turn white."""
+    own = [_limits(values) for values in maps]
+    largest = max(high for _, high in own)
+    return [(low, max(high, FAINTEST * largest)) for low, high in own]
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:

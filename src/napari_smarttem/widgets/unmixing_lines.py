@@ -57,17 +57,15 @@ def line_table(signal: str) -> tuple[Line, ...]:
 
 
 def lines_of(symbols: Iterable[str], signal: str, low_ev: float, high_ev: float) -> list[Line]:
-    """Lines or edges of some elements between two energies, of those closer than 0.5 % only the strongest."""
+    """Lines or edges of some elements between two energies (eV): of each family (K, L, M) the strongest alone."""
     wanted = set(symbols)
-    inside = [line for line in line_table(signal) if line.element in wanted and low_ev <= line.energy_ev <= high_ev]
-    kept: list[Line] = []
-    for line in sorted(inside, key=lambda line: -line.weight):
-        if not any(
-            other.element == line.element and abs(other.energy_ev - line.energy_ev) < 0.02 * line.energy_ev
-            for other in kept
-        ):
-            kept.append(line)
-    return sorted(kept, key=lambda line: line.energy_ev)
+    best: dict[tuple[str, str], Line] = {}
+    for line in line_table(signal):
+        if line.element in wanted and low_ev <= line.energy_ev <= high_ev:
+            family = (line.element, line.name.split()[1][0])
+            if family not in best or line.weight > best[family].weight:
+                best[family] = line  # of edges, which weigh the same, the first is the one that rises first
+    return sorted(best.values(), key=lambda line: line.energy_ev)
 
 
 def lines_near(energy_ev: float, signal: str, width_ev: float, most: int = 8) -> list[Line]:

@@ -210,7 +210,7 @@ class PixelPlot(QWidget):
         self.above.getAxis("bottom").setStyle(showValues=False)
         self.below.setXLink(self.above)
         for graph in (self.above, self.below):
-            graph.getAxis("left").setWidth(58)
+            graph.getAxis("left").setWidth(72)
         self._data = self.above.plot([], [])
         self._model = self.above.plot([], [], pen=pyqtgraph.mkPen("#E69F00", width=2))
         self._left = self.below.plot([], [])
