@@ -249,13 +249,13 @@ def usable_start(start: np.ndarray, geometry: Geometry, expected_c1_nm: float) -
 
 
 def wide_window(geometry: Geometry, coefficients: np.ndarray) -> int:
-    """As wide as the change of the curvature over a window allows, in pixels, up to five eighths of the frame."""
+    """As wide as the change of the curvature over a window allows, in pixels, up to three quarters of the frame."""
     layout = Layout(geometry, 16, 9)
     step = HANN_SIGMA * layout.width_rad
     slopes = np.einsum("k,kpij->pij", coefficients, layout.curvature_slopes()) / step
     steepest = max(float(np.sqrt(np.mean(slopes[:, (0, 2)] ** 2) * 2)), 1.0)
     width = (LARGEST_SMEAR * geometry.wavelength_nm / (HANN_SIGMA * steepest)) ** (1 / 3)
-    return int(np.clip(16 * round(width / geometry.pixel_rad / 16), 48, int(0.625 * geometry.pixels) // 16 * 16))
+    return int(np.clip(16 * round(width / geometry.pixel_rad / 16), 48, int(0.75 * geometry.pixels) // 16 * 16))
 
 
 def _window(geometry: Geometry, c1_nm: float, rings: float) -> int:

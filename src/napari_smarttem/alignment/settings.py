@@ -38,7 +38,7 @@ class AlignmentSettings(BaseModel):
     confidence: float = Field(default=0.9, gt=0, lt=1, description="How sure to be of that before stopping.")
     frames: int = Field(default=4, ge=1, le=500, description="Stop after this many Ronchigrams at the latest.")
     offsets_nm: tuple[float, ...] = Field(
-        default=(-1500.0, -700.0, -300.0, -150.0),
+        default=(-1500.0, -900.0, -350.0, -350.0),
         min_length=1,
         description="Defocus at which to measure, one frame after the other; the last one again and again.",
     )

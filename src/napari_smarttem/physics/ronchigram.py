@@ -269,9 +269,7 @@ def simulate(
     else:
         pupil = torch.ones((batch, size, size), dtype=torch.complex64, device=device)
     window = _window(size, over, geometry, recording, at=at, device=device)
-    wave = torch.fft.ifft2(torch.fft.fft2(pupil * window) * kernel)
-    wave = torch.fft.ifft2(torch.fft.fft2(wave * transmission) * kernel.conj())
-    intensity = wave.abs() ** 2
+    intensity = far_field(pupil * window, transmission, kernel).abs() ** 2
 
     # -- the camera: source size, pixel and point spread act on the intensity
     half = size // 2 + 1
@@ -290,6 +288,24 @@ def simulate(
     if over > 1:
         frame = frame.reshape(batch, geometry.pixels, over, geometry.pixels, over).mean(dim=(2, 4))
     return _recorded(frame.contiguous(), column(recording.dose_e_per_px), column(recording.gain_ripple), generator)
+
+
+def far_field(pupil: torch.Tensor, transmission: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Amplitude over angles, up to a phase; see the module for the formula.
+
+    Parameters
+    ----------
+    pupil : Tensor, shape (..., n, n)
+        ``exp(-i chi_r)`` and the aperture, over angles.
+    transmission : Tensor, shape (..., n, n)
+        The specimen at ``r = H theta``.
+    kernel : Tensor, shape (..., n, n)
+        ``exp(i pi lambda s.H^-1.s)`` over the frequencies of the angles, zero frequency first.
+    """
+    import torch
+
+    at_specimen = torch.fft.ifft2(torch.fft.fft2(pupil) * kernel)
+    return torch.fft.ifft2(torch.fft.fft2(at_specimen * transmission) * kernel.conj())
 
 
 def _window(
