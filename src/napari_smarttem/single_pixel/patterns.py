@@ -32,12 +32,12 @@ def hadamard(pixels: int, count: int, rng: np.random.Generator) -> np.ndarray:
 def fourier(pixels: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Raised sinusoids of rising frequency, four phases each; shape (count, pixels, pixels)."""
     y, x = np.meshgrid(np.arange(pixels), np.arange(pixels), indexing="ij")
-    waves = [(u, v) for u in range(pixels // 2 + 1) for v in range(-pixels // 2, pixels // 2) if u > 0 or v >= 0]
+    waves = [(u, v) for u in range(pixels // 2 + 1) for v in range(-pixels // 2, pixels // 2) if u > 0 or v > 0]
     waves.sort(key=lambda w: w[0] ** 2 + w[1] ** 2)
-    found = np.empty((count, pixels, pixels))
-    for number in range(count):
-        u, v = waves[(number // 4) % len(waves)]
-        found[number] = 1 + np.cos(2 * np.pi * (u * y + v * x) / pixels - 0.5 * np.pi * (number % 4))
+    found = np.ones((count, pixels, pixels))  # the first one is the mean of all
+    for number in range(1, count):
+        u, v = waves[((number - 1) // 4) % len(waves)]
+        found[number] += np.cos(2 * np.pi * (u * y + v * x) / pixels - 0.5 * np.pi * ((number - 1) % 4))
     return _as_beam(found)
 
 

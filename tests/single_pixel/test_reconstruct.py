@@ -1,0 +1,204 @@
+"""Reconstruction: known answers, agreement of streaming with all at once, uncertainties that are true, and the choice of patterns."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_smarttem.schema import BadInput
+from napari_smarttem.single_pixel.adaptive import by_chance, most_contrast, most_informative, naive_divergence, stop_reason
+from napari_smarttem.single_pixel.patterns import SETS, coarser
+from napari_smarttem.single_pixel.posterior import Posterior
+from napari_smarttem.single_pixel.reconstruct import correlation, ridge, total_variation
+
+
+def error(picture, truth):
+    return np.linalg.norm(picture - truth) / np.linalg.norm(truth)
+
+
+def signals_of(patterns, specimen, electrons, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.poisson(electrons * (patterns.reshape(len(patterns), -1) @ specimen.ravel())) / electrons
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_every_set_is_made_of_beams_and_gives_the_picture_back(name, specimen):
+    patterns = SETS[name](16, 300, np.random.default_rng(0))
+    assert patterns.min() >= 0
+    np.testing.assert_allclose(patterns.sum(axis=(1, 2)), 1.0, atol=1e-4)
+    picture = total_variation(patterns, signals_of(patterns, specimen, 1e6), 1e6)
+    assert error(picture, specimen) < 0.05
+
+
+def test_a_complete_raster_without_noise_is_exact(specimen):
+    patterns = SETS["raster"](16, 256, np.random.default_rng(0))
+    picture = total_variation(patterns, patterns.reshape(256, -1) @ specimen.ravel(), 1e9, strength=0.1)
+    np.testing.assert_allclose(picture, specimen, atol=1e-3)
+
+
+def test_total_variation_beats_correlation_and_ridge_on_caustics(pool, specimen):
+    shown = pool.patterns[:160]
+    signals = signals_of(shown, specimen, 1e5)
+    ours = error(total_variation(shown, signals, 1e5), specimen)
+    assert ours < 0.5 * error(correlation(shown, signals), specimen)
+    assert ours < 0.7 * error(ridge(shown, signals, 1e5), specimen)
+
+
+def test_streaming_ends_where_all_at_once_does(pool, specimen):
+    shown = pool.patterns[:96]
+    signals = signals_of(shown, specimen, 1e5)
+    streamed = Posterior(16, 1e5, strength=5.0)
+    for start in range(0, 96, 16):
+        streamed.add(shown[start : start + 16], signals[start : start + 16])
+        streamed.settle()
+    streamed.settle(12)
+    whole = total_variation(shown, signals, 1e5, strength=5.0)
+    assert error(streamed.picture, whole) < 0.02
+
+
+def test_the_picture_improves_with_every_hundred_patterns(pool, specimen):
+    errors = []
+    for count in (16, 64, 256):
+        shown = pool.patterns[:count]
+        errors.append(error(total_variation(shown, signals_of(shown, specimen, 1e5), 1e5), specimen))
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_one_value_at_once_is_the_gaussian_update(pool, specimen):
+    shown = pool.patterns[:60]
+    signals = signals_of(shown, specimen, 1e5)
+    posterior = Posterior(16, 1e5)
+    posterior.add(shown[:58], signals[:58])
+    posterior.settle(4)
+    before = posterior.picture.ravel().copy()
+    covariance = (lambda s: s.T @ s)(posterior.spread(np.eye(256))).astype(float)
+    for k in (58, 59):
+        gain = covariance @ shown[k]
+        total = posterior.variance_of(signals[k : k + 1])[0] + shown[k] @ gain
+        before = np.clip(before + gain * (signals[k] - shown[k] @ before) / total, 0, 1)
+        covariance -= np.outer(gain, gain) / total
+        posterior.add_at_once(shown[k], float(signals[k]))
+    np.testing.assert_allclose(posterior.picture.ravel(), before, atol=2e-4)
+    assert posterior.count == 60
+
+
+def test_uncertainty_falls_where_electrons_were(specimen):
+    patterns = SETS["raster"](16, 256, np.random.default_rng(0))[:128]  # the upper half
+    posterior = Posterior(16, 1e4)
+    posterior.add(patterns, patterns.reshape(128, -1) @ specimen.ravel())
+    posterior.settle(2)
+    uncertainty = posterior.uncertainty()
+    assert uncertainty[:7].mean() < 0.5 * uncertainty[10:].mean()
+
+
+def test_samples_have_the_covariance_of_the_posterior(pool, specimen):
+    posterior = Posterior(16, 1e4)
+    posterior.add(pool.patterns[:80], signals_of(pool.patterns[:80], specimen, 1e4))
+    posterior.settle(3)
+    drawn = posterior.samples(4000, np.random.default_rng(1))
+    probe = pool.patterns[200:210]
+    exact = (posterior.spread(probe) ** 2).sum(axis=0)
+    np.testing.assert_allclose(((drawn @ probe.T) ** 2).mean(axis=0), exact, rtol=0.15)
+
+
+def test_a_wrong_predictor_is_told(pool, specimen):
+    rng = np.random.default_rng(2)
+    wrong = pool.patterns[rng.permutation(200)]
+    posterior = Posterior(16, 1e5, model_error=0.01)
+    posterior.add(wrong, signals_of(pool.patterns[:200], specimen, 1e5))
+    posterior.choose_strength()
+    assert "calibrate anew" in posterior.remark()
+    good = Posterior(16, 1e5, model_error=0.01)
+    good.add(pool.patterns[:200], signals_of(pool.patterns[:200], specimen, 1e5))
+    good.choose_strength()
+    assert good.remark() == ""
+
+
+# -- choice
+
+
+def test_the_greedy_batch_is_that_of_the_determinant(pool, specimen):
+    posterior = Posterior(16, 1e4)
+    posterior.add(pool.patterns[:40], signals_of(pool.patterns[:40], specimen, 1e4))
+    posterior.settle(3)
+    few = pool.patterns[100:160]
+    choice = most_informative(posterior, few, 5, np.random.default_rng(0), exploration=0.0)
+    spread = posterior.spread(few).astype(float)
+    scaled = spread / np.sqrt(posterior.variance_of(posterior.predicted(few)))
+
+    def information(index):
+        part = scaled[:, index]
+        return 0.5 * np.linalg.slogdet(np.eye(len(index)) + part.T @ part)[1]
+
+    assert choice.gain_nats.sum() == pytest.approx(information(choice.index), rel=1e-3)
+    chosen = []
+    for _ in range(5):
+        left = [k for k in range(60) if k not in chosen]
+        chosen.append(max(left, key=lambda k: information([*chosen, k])))
+    assert list(choice.index) == chosen
+
+
+def test_information_looks_where_nothing_is_known(specimen):
+    raster = SETS["raster"](16, 256, np.random.default_rng(0))
+    posterior = Posterior(16, 1e5)
+    posterior.add(raster[:128], raster[:128].reshape(128, -1) @ specimen.ravel())
+    posterior.settle(2)
+    choice = most_informative(posterior, raster, 20, np.random.default_rng(0), exploration=0.0)
+    assert (choice.index >= 128).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 40), exploration=st.floats(0, 1), seed=st.integers(0, 100))
+def test_a_batch_is_of_distinct_free_patterns(count, exploration, seed):
+    rng = np.random.default_rng(seed)
+    patterns = rng.random((40, 64)).astype(np.float32) / 64
+    posterior = Posterior(8, 1e4)
+    posterior.add(patterns[:4], np.full(4, 0.3))
+    taken = rng.random(40) < 0.3
+    choice = most_informative(posterior, patterns, count, rng, exploration=exploration, taken=taken)
+    assert len(set(choice.index.tolist())) == len(choice.index) == min(count, int((~taken).sum()))
+    assert not taken[choice.index].any()
+    assert (choice.gain_nats >= 0).all()
+
+
+def test_the_simpler_rules(pool, specimen):
+    rng = np.random.default_rng(3)
+    posterior = Posterior(16, 1e4)
+    signals = signals_of(pool.patterns[:30], specimen, 1e4)
+    before = posterior.predicted(pool.patterns[:30])
+    posterior.add(pool.patterns[:30], signals)
+    taken = np.arange(len(pool)) < 30
+    contrast = most_contrast(pool.patterns, 5, rng, taken=taken)
+    assert pool.patterns[contrast.index].std(axis=1).min() >= pool.patterns[30:].std(axis=1).mean()
+    assert (naive_divergence(posterior, pool.patterns, 8, rng, predicted_before=before, taken=taken).index >= 30).all()
+    assert len(by_chance(pool.patterns, 8, rng, taken=taken).index) == 8
+    with pytest.raises(BadInput, match="pool larger"):
+        by_chance(pool.patterns, 1, rng, taken=np.ones(len(pool), dtype=bool))
+
+
+def test_a_run_stops_for_little_gain_or_much_dose(pool):
+    posterior = Posterior(16, 1e4)
+    choice = most_informative(posterior, pool.patterns, 4, np.random.default_rng(0))
+    none = {"least_gain_nats": 0.0, "dose_e_per_a2": 1.0, "next_dose_e_per_a2": 0.5, "budget_e_per_a2": None}
+    assert stop_reason(choice, **none) == ""
+    assert "budget" in stop_reason(choice, **{**none, "budget_e_per_a2": 1.4})
+    assert "nats" in stop_reason(choice, **{**none, "least_gain_nats": 1e3})
+
+
+# -- bad input
+
+
+def test_bad_signals_and_sizes_are_refused(pool):
+    posterior = Posterior(16, 1e4)
+    with pytest.raises(BadInput, match="not finite"):
+        posterior.add(pool.patterns[:1], np.array([np.nan]))
+    with pytest.raises(BadInput, match="as many patterns"):
+        posterior.add(pool.patterns[:2], np.array([0.1]))
+    with pytest.raises(BadInput, match="signal 1 is not finite"):
+        correlation(pool.patterns[:2], np.array([0.1, np.inf]))
+    with pytest.raises(BadInput, match="pixels on a side"):
+        Posterior(500, 1e4)
+    with pytest.raises(BadInput, match="power of two"):
+        SETS["hadamard"](12, 4, np.random.default_rng(0))
+    with pytest.raises(BadInput, match="divisor"):
+        coarser(np.zeros((1, 64, 64)), 48)
