@@ -36,6 +36,8 @@ class Belief:
         The controls to use, as many as aberrations.
     response : ndarray, shape (8, controls), or None
         Change of each aberration per unit of each control. None: the control called like an aberration moves it one to one.
+    response_covariance : ndarray, shape (8, controls, controls), or None
+        How sure the response is, for each aberration. None: a few per cent.
     known : bool
         False: nothing is known of the controls, not even their units.
     """
@@ -46,6 +48,7 @@ class Belief:
         names: Sequence[str] = ESTIMATED,
         *,
         response: np.ndarray | None = None,
+        response_covariance: np.ndarray | None = None,
         known: bool = True,
     ) -> None:
         missing = [name for name in names if name not in controls]
@@ -73,6 +76,10 @@ class Belief:
             spread = 40.0 * TYPICAL[:, None] / (0.05 * span[None, :])
         for row in range(8):
             self.covariance[row, 1:, 1:] = np.diag(spread[row] ** 2)
+        if response_covariance is not None:
+            if np.shape(response_covariance) != (8, count, count):
+                raise BadInput(f"the covariance of the response must be 8 x {count} x {count} numbers.")
+            self.covariance[:, 1:, 1:] = response_covariance
 
     @property
     def aberrations(self) -> np.ndarray:
@@ -88,6 +95,11 @@ class Belief:
     def response(self) -> np.ndarray:
         """Change of each aberration per unit of each control, (8, controls)."""
         return self.mean[:, 1:].copy()
+
+    @property
+    def response_covariance(self) -> np.ndarray:
+        """How sure that is, (8, controls, controls)."""
+        return self.covariance[:, 1:, 1:].copy()
 
     def moved(self, values: np.ndarray, seconds: float) -> None:
         """The controls were set to `values`; `seconds` pass until the next frame."""

@@ -40,6 +40,7 @@ class Outcome(BaseModel):
     quarter_pi_mrad: float
     controls: dict[str, float]
     response: list[list[float]]
+    response_covariance: list[list[list[float]]]
 
 
 def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
@@ -52,9 +53,22 @@ def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
         from .image_search import search
 
         return search(checked, context)
-    response = None if checked.response is None else np.asarray(checked.response, dtype=float)
-    belief = Belief(checked.controls, checked.control_names, response=response, known=checked.units_known)
-    return Alignment(checked, belief, Estimator(checked.model)).steps()
+    return Alignment(checked, first_belief(checked), Estimator(checked.model)).steps()
+
+
+def first_belief(settings: AlignmentSettings) -> Belief:
+    """What is known before the first frame: the controls, and what an earlier run learned of them."""
+    response, covariance = (
+        None if given is None else np.asarray(given, dtype=float)
+        for given in (settings.response, settings.response_covariance)
+    )
+    return Belief(
+        settings.controls,
+        settings.control_names,
+        response=response,
+        response_covariance=covariance,
+        known=settings.units_known or covariance is not None,
+    )
 
 
 class Alignment:
@@ -316,6 +330,7 @@ class Alignment:
             quarter_pi_mrad=float(angle),
             controls=dict(zip(belief.names, map(float, belief.controls), strict=True)),
             response=belief.response.tolist(),
+            response_covariance=belief.response_covariance.tolist(),
         )
 
 

@@ -31,6 +31,9 @@ class AlignmentSettings(BaseModel):
     response: tuple[tuple[float, ...], ...] | None = Field(
         default=None, description="Change of C1, A1.x ... C3 per unit of each control, as an earlier run learned it."
     )
+    response_covariance: tuple[tuple[tuple[float, ...], ...], ...] | None = Field(
+        default=None, description="How sure that run was of it: for each aberration, a matrix over the controls."
+    )
     units_known: bool = Field(
         default=True, description="False: learn by small known changes what the controls do, their units and axes too."
     )
@@ -38,7 +41,7 @@ class AlignmentSettings(BaseModel):
     confidence: float = Field(default=0.9, gt=0, lt=1, description="How sure to be of that before stopping.")
     frames: int = Field(default=4, ge=1, le=500, description="Stop after this many Ronchigrams at the latest.")
     offsets_nm: tuple[float, ...] = Field(
-        default=(-1500.0, -900.0, -350.0, -350.0),
+        default=(-1500.0, -900.0, -500.0, -350.0),
         min_length=1,
         description="Defocus at which to measure, one frame after the other; the last one again and again.",
     )
@@ -82,3 +85,12 @@ def parse(settings: Mapping[str, Any] | AlignmentSettings) -> AlignmentSettings:
     if any(offset >= 0 for offset in checked.offsets_nm):
         raise BadInput("the alignment measures underfocused: every offset must be negative.")
     return checked
+
+
+LEARNING = {
+    "offsets_nm": (-1500.0, -900.0, -350.0, -350.0, -900.0, -350.0, -900.0, -1500.0),
+    "frames": 8,
+    "confidence": 0.999,
+}
+"""Settings of a run that, once on an instrument, learns what its defocus control does to everything else. Its outcome's response
+and covariance go into the settings of the runs that follow."""

@@ -50,7 +50,8 @@ class Lenses:
 
     def __init__(self, seed: int, misalignment: float, imperfection: float) -> None:
         rng = np.random.default_rng([seed, 31])
-        self.start = misalignment * rng.uniform(-1, 1, 8) * np.array([START[name] for name in ESTIMATED])
+        self._size = misalignment * np.array([START[name] for name in ESTIMATED])
+        self.start = rng.uniform(-1, 1, 8) * self._size
         self.higher = {name: float(misalignment * size * rng.normal()) for name, size in HIGHER.items()}
         mixing = CROSS_TALK * rng.normal(size=(8, 8)) + np.diag(GAIN_ERROR * rng.normal(size=8))
         self.response = np.eye(8) + imperfection * mixing * SCALES[:, None] / SCALES[None, :]
@@ -61,6 +62,10 @@ class Lenses:
         self._noise = np.random.default_rng([seed, 32])
         self._walk_rng = np.random.default_rng([seed, 33])
         self._walk = np.zeros((1, 8))
+
+    def misalign_anew(self) -> None:
+        """Another misalignment at the present controls, as on another day; what the controls do stays."""
+        self.start = self._noise.uniform(-1, 1, 8) * self._size - self.response @ (self._followed + self._missed)
 
     def set(self, controls: Mapping[str, float]) -> None:
         """The controls have these values now."""

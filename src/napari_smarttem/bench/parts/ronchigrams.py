@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...alignment.estimator import Estimator
-from ...alignment.plan import Outcome, build
+from ...alignment.plan import Alignment, Outcome, first_belief
+from ...alignment.settings import LEARNING, parse
 from ...alignment.targets.loop import controls_of
 from ...alignment.training import draw_published
 from ...backends.guard import Guard
@@ -85,24 +86,42 @@ class LoopResult:
 
 
 def closed_loop(
-    seed: int, wanted_mrad: float = 25.0, estimator: Estimator | None = None, **settings: Any
+    seed: int, wanted_mrad: float = 25.0, estimator: Estimator | None = None, *, learned: bool = False, **settings: Any
 ) -> LoopResult:
-    """Align a misaligned simulated column, with drift, play, cross-talk and noise of its controls."""
-    from ...alignment import plan as plans
+    """Align a misaligned simulated column, with drift, play, cross-talk and noise of its controls.
 
+    With `learned`, a run of eight frames (`alignment.settings.LEARNING`) learns the controls first; then the column is misaligned
+    anew, as on another day, and what counts begins.
+    """
     instrument = Guard(
         connect("simulator", seed=seed, speed=None, high_tension_v=300e3, misalignment=1.0, optics_imperfection=1.0,
                 specimen="two-phase")
     )  # fmt: skip
     microscope: Any = instrument.unwrapped
     instrument.blanker.set_blanked(False)
-    context = instrument.plan_context()
-    asked = {"controls": controls_of(instrument.optics), "wanted_mrad": wanted_mrad, **settings}
-    steps: Any = build(asked, context)
-    if estimator is not None:  # one copy of the weights for all loops
-        checked = plans.parse(asked)
-        belief = plans.Belief(checked.controls, checked.control_names, known=checked.units_known)
-        steps = plans.Alignment(checked, belief, estimator).steps()
+    if learned:
+        taught = _run(instrument, Loop(estimator, {**LEARNING, "wanted_mrad": wanted_mrad})).outcome
+        settings = {**settings, "response": taught.response, "response_covariance": taught.response_covariance}
+        microscope.column.lenses.misalign_anew()
+    result = _run(instrument, Loop(estimator, {**settings, "wanted_mrad": wanted_mrad}))
+    instrument.close()
+    return result
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What to run: an estimator (one copy of the weights for all loops) and settings."""
+
+    estimator: Estimator | None
+    settings: dict[str, Any]
+
+
+def _run(instrument: Any, loop: Loop) -> LoopResult:
+    microscope: Any = instrument.unwrapped
+    wanted_mrad = float(loop.settings["wanted_mrad"])
+    checked = parse({"controls": controls_of(instrument.optics), **loop.settings})
+    estimator = loop.estimator or Estimator(checked.model)
+    steps: Any = Alignment(checked, first_belief(checked), estimator).steps()
     result: StepResult | None = None
     kept, electrons, frames = True, 0.0, 0
     reached: int | None = None
@@ -125,8 +144,7 @@ def closed_loop(
             frames += 1
         if reached is None and frames:
             now = dict(microscope.column.true_aberrations(microscope.now_s())) | {"C1": 0.0}
-            if quarter_pi_angle_mrad(now, 300e3) >= wanted_mrad:
+            if float(quarter_pi_angle_mrad(now, 300e3)) >= wanted_mrad:
                 reached = frames
     angle = float(quarter_pi_angle_mrad(microscope.column.true_aberrations(microscope.now_s()), 300e3))
-    instrument.close()
     return LoopResult(outcome, angle, kept, electrons, reached)
