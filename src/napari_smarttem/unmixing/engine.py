@@ -65,7 +65,6 @@ def unmix(
     cancel: Callable[[], bool] | None = None,
     threads: int = 1,
     elements: bool = False,
-    client: Any = None,
     **options: Any,
 ) -> UnmixingResult:
     """See what a spectrum image is made of.
@@ -92,8 +91,6 @@ def unmix(
         Of the linear algebra. More than one rarely pays: the work is limited by reading memory.
     elements : bool
         Name the elements in each endmember too, and the components after them.
-    client : dask.distributed.Client, optional
-        Where the chunks of a lazy array are read.
     **options
         Of the method; see its docstring in `methods`.
 
@@ -130,7 +127,6 @@ def unmix(
             poisson={"auto": None, "poisson": True, "uniform": False}[noise],
             progress=lambda fraction, word: report(0.6 * fraction, word),
             cancel=cancel,
-            client=client,
         )
         scree = rank.choose(image, subspace, wanted, largest=largest, seed=seed)
         if _undecided(subspace, scree):
@@ -142,8 +138,7 @@ def unmix(
                 start=subspace,
                 progress=lambda fraction, word: report(0.6 + 0.05 * fraction, word),
                 cancel=cancel,
-                client=client,
-            )
+                )
             scree = rank.choose(image, subspace, wanted, largest=largest, seed=seed)
         problem = Problem(image, subspace, scree.chosen, np.random.default_rng(seed), dict(options), report)
         report(0.65, "endmembers")

@@ -85,7 +85,6 @@ def decompose(
     start: Subspace | None = None,
     progress: Callable[[float, str], None] | None = None,
     cancel: Callable[[], bool] | None = None,
-    client: Any = None,
 ) -> Subspace:
     """Leading `rank` singular vectors of the scaled data.
 
