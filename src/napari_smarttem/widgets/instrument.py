@@ -228,7 +228,8 @@ class InstrumentDock(SessionWidget):
         self.show_sentence("info", f"Connecting to {backend} …")
         self._refresh_buttons()
         remember("instrument.backend", backend)
-        remember(f"instrument.settings.{backend}", settings)
+        # a token opens a microscope: it is kept in no file
+        remember(f"instrument.settings.{backend}", {key: value for key, value in settings.items() if key != "token"})
         when_done(future, self._connected, self._not_connected, owner=self)
 
     def _connected(self, info: Any) -> None:
