@@ -48,11 +48,12 @@ class Posterior:
             raise BadInput(f"the electrons of a pattern must be more than 0, got {electrons}.")
         self.pixels, self.electrons, self.model_error = pixels, float(electrons), float(model_error)
         self.strength, self.inflation = float(strength), 1.0
-        self.dtype: Any = np.float32
+        self.dtype: Any = np.float64 if pixels <= 16 else np.float32  # half the time and memory where it counts
         size = pixels * pixels
         self.picture = np.full((pixels, pixels), 0.5)
         self._patterns: list[np.ndarray] = []
         self._signals: list[np.ndarray] = []
+        self._weights: list[np.ndarray] = []
         self._gram = np.zeros((size, size), dtype=self.dtype)
         self._seen = np.zeros(size, dtype=self.dtype)
         self._factor: np.ndarray | None = None
@@ -88,6 +89,7 @@ class Posterior:
         flat, signals = self._checked(patterns, signals)
         self._patterns.append(flat)
         self._signals.append(signals)
+        self._weights.append(1.0 / self.variance_of(signals))  # as things stood then
 
     def _absorb(self) -> None:
         """Put what was taken in since the last time into the normal equations."""
@@ -97,7 +99,7 @@ class Posterior:
             np.concatenate(self._patterns[self._absorbed :]),
             np.concatenate(self._signals[self._absorbed :]),
         )
-        weights = 1.0 / self.variance_of(signals)
+        weights = np.concatenate(self._weights[self._absorbed :])
         weighted = (flat * np.sqrt(weights)[:, None]).astype(self.dtype)
         self._gram += weighted.T @ weighted
         self._seen += (flat.T @ (weights * signals)).astype(self.dtype)
@@ -118,6 +120,7 @@ class Posterior:
         self._pending.append((moved, total))
         self._patterns.append(flat)
         self._signals.append(signals)
+        self._weights.append(1.0 / self.variance_of(signals))  # as things stood then
         return self.picture
 
     def _checked(self, patterns: np.ndarray, signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +155,7 @@ class Posterior:
             return self.strength
         if strengths is None:
             strengths = STRENGTHS
-        weights = 1.0 / self.variance_of(signals)
+        weights = np.concatenate(self._weights)
         held = (patterns[aside] * np.sqrt(weights[aside])[:, None]).astype(self.dtype)
         gram = self._gram - held.T @ held
         seen = self._seen - (patterns[aside].T @ (weights[aside] * signals[aside])).astype(self.dtype)
@@ -233,7 +236,7 @@ class Posterior:
 
         return np.asarray(cho_solve((self._ready(), False), direction, check_finite=False)) * self.inflation
 
-    def _factorised(self, gram: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    def _factorised(self, gram: np.ndarray, picture: np.ndarray, jitter: float = 0.0) -> np.ndarray:
         """Upper Cholesky factor of the posterior's precision (times the inflation, which only scales it)."""
         from scipy.linalg import cho_factor
 
@@ -253,7 +256,13 @@ class Posterior:
             np.add.at(diagonal.reshape(-1), a, pull)
             np.add.at(diagonal.reshape(-1), b, pull)
         flat[:: side * side + 1] += diagonal.ravel().astype(self.dtype)
-        return np.asarray(cho_factor(precision.T, overwrite_a=True, check_finite=False)[0])  # .T is in LAPACK's order
+        flat[:: side * side + 1] *= self.dtype(1.0 + jitter)
+        try:
+            return np.asarray(cho_factor(precision.T, overwrite_a=True, check_finite=False)[0])  # .T is in LAPACK's order
+        except np.linalg.LinAlgError:  # rounding made it indefinite: weigh the diagonal by a little more
+            if jitter > 1e-2:
+                raise
+            return self._factorised(gram, picture, max(1e-6, 10 * jitter))
 
     def _solved(self, factor: np.ndarray, seen: np.ndarray) -> np.ndarray:
         from scipy.linalg import cho_solve
