@@ -420,6 +420,24 @@ def test_a_few_painted_pixels_are_enough(window, qtbot, set_file, truth):
     assert tuple(classes.scale) == (PIXEL_NM, PIXEL_NM)
 
 
+def test_known_spectra_are_fitted_and_keep_their_names(window, qtbot, set_file, truth, tmp_path):
+    dock = opened(window, qtbot, set_file, method="reference")
+    dock.unmix()
+    assert "no components on show" in dock.message.text()
+    energy = truth.frame.coordinates("energy_loss")
+    rows = [",".join(map(str, row)) for row in zip(energy, *truth.endmembers, energy, strict=True)]
+    (tmp_path / "known.csv").write_text("energy_loss (eV),left,right,below,below error\n" + "\n".join(rows))
+    dock.open_library(tmp_path / "known.csv")
+    qtbot.waitUntil(lambda: dock.unmixing.library.count() == 2, timeout=5000)
+    dock.unmix()
+    rested(dock, qtbot)
+    result = dock.bench.result
+    assert result is not None, dock.message.text()
+    assert result.names == ("left", "right", "below")
+    for found, known in zip(result.maps, truth.maps, strict=True):
+        assert np.corrcoef(found.ravel(), known.ravel())[0, 1] > 0.99
+
+
 # ---------------------------------------------------------------------------------------------- cancel, bad input
 
 

@@ -30,6 +30,7 @@ from .unmixing_compare import ComparePage
 from .unmixing_files import ResultFiles
 from .unmixing_input import Choice, Spectra, choices, load
 from .unmixing_labels import labels_for, labels_layers, new_labels_layer
+from .unmixing_library import on_axis, read_library
 from .unmixing_lines import can_name_elements
 from .unmixing_live import LiveSpectra
 from .unmixing_pages import ComponentsPage, PixelPage, PreparePage, UnmixPage
@@ -121,8 +122,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
             return
         settings = self.settings()
         try:
-            if _wants_labels(settings["method"]):
-                settings["labels"] = labels_for(self.viewer, self.unmixing.labels.currentText(), spectra)
+            names = self._add_knowledge(settings, spectra)
         except BadInput as error:
             self._fail(error)
             return
@@ -130,7 +130,26 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         if not can_name_elements(spectra.frame.signal):
             settings.pop("elements", None)
         steps = tuple(self.bench.preparation.steps) if self.bench.preparation is not None else ()
-        self._run(lambda cancel: _unmix(spectra, steps, settings, self._report, cancel), self._unmixed, "Unmixing …")
+        self._run(
+            lambda cancel: _unmix(spectra, steps, settings, self._report, cancel, names), self._unmixed, "Unmixing …"
+        )
+
+    def _add_knowledge(self, settings: dict[str, Any], spectra: Spectra) -> tuple[str, ...]:
+        """What a person knows goes into the settings: paint, or known spectra, whose names are returned."""
+        if settings["method"] == "labels":
+            settings["labels"] = labels_for(self.viewer, self.unmixing.labels.currentText(), spectra)
+            settings["components"] = "auto"
+        if settings["method"] != "reference":
+            return ()
+        library = self.unmixing.library.currentData()
+        result = self.bench.result
+        if library is None and result is None:
+            raise BadInput("There are no components on show to fit; open a file of known spectra beside Library.")
+        if library is None:
+            library = [(name, result.energy_ev, row) for name, row in zip(result.names, result.endmembers, strict=True)]
+        settings["library"] = on_axis(library, spectra.frame.axes[-1], spectra.frame.shape[-1])
+        settings["components"] = len(library)
+        return tuple(name for name, _, _ in library)
 
     def cancel(self) -> None:
         """Stop the work that is going on; what was shown before stays."""
@@ -210,6 +229,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         self.unmixing.run.clicked.connect(self.unmix)
         self.unmixing.method.currentIndexChanged.connect(self._method_changed)
         self.unmixing.new_labels.clicked.connect(self._new_labels)
+        self.unmixing.open_library.clicked.connect(self._open_library_clicked)
         self.unmixing.live.toggled.connect(self._live_toggled)
         self._wire_preparation()
         self._wire_result()
@@ -390,7 +410,24 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
     def _method_changed(self, _index: int = 0) -> None:
         box = self.unmixing.method
         self.unmixing.summary.setText(box.currentData(Qt.ItemDataRole.ToolTipRole) or "")
-        self.unmixing.ask_labels(_wants_labels(box.currentData() or ""))
+        self.unmixing.ask_for(box.currentData() or "")
+
+    def _open_library_clicked(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Known spectra", "", "Spectra (*.csv *.hspy *.msa *.emsa *.dm3 *.dm4)"
+        )
+        if path:
+            self.open_library(path)
+
+    def open_library(self, path: str | Path) -> None:
+        """Read known spectra from a file, in the background."""
+
+        def known(library: Any) -> None:
+            box = self.unmixing.library
+            box.addItem(f"{Path(path).name}: {len(library)} spectra", library)
+            box.setCurrentIndex(box.count() - 1)
+
+        self.in_background(lambda _cancel: read_library(path), known, self._fail)
 
     def _new_labels(self) -> None:
         spectra = self.bench.prepared()
@@ -515,17 +552,20 @@ def _methods(_cancel: Any) -> dict[str, tuple[str, str]]:
     return {name: (method.title, method.summary) for name, method in METHODS.items()}
 
 
-def _wants_labels(method: str) -> bool:
-    return "label" in method
-
-
 def _unmix(
-    spectra: Spectra, steps: tuple[Any, ...], settings: dict[str, Any], report: Any, cancel: Any
+    spectra: Spectra,
+    steps: tuple[Any, ...],
+    settings: dict[str, Any],
+    report: Any,
+    cancel: Any,
+    names: tuple[str, ...] = (),
 ) -> tuple[Any, Unmixed]:
     """The work of a run, on a thread of the pool: the result, and what lets the window look into the data quickly."""
     from ..unmixing import unmix
 
     result = unmix(spectra.frame, progress=lambda f, w: report(0.95 * f, w), cancel=cancel.is_set, **settings)
+    for number, name in enumerate(names[: result.components]):
+        result = result.renamed(number, name)
     report(0.97, "sums")
     return result, Unmixed(spectra, steps, settings, _sums(spectra.frame))
 

@@ -111,6 +111,16 @@ class UnmixPage(QWidget):
         self.labels_row = QWidget()
         self.labels_row.setLayout(row)
         row.setContentsMargins(0, 0, 0, 0)
+        self.library = QComboBox()
+        self.library.setToolTip("The known spectra that are fitted")
+        self.library.addItem("Components on show", None)
+        self.open_library = button("Open …", "Take the spectra of a file, such as the .csv that Save writes")
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.library, 1)
+        row.addWidget(self.open_library)
+        self.library_row = QWidget()
+        self.library_row.setLayout(row)
         self.run = primary("Unmix")
         self.live = QCheckBox("Again while spectra arrive")
         self.live.setToolTip("During an acquisition: unmix again what has been measured so far, every few seconds")
@@ -126,6 +136,7 @@ class UnmixPage(QWidget):
         self.form.addRow(self.summary)
         self.form.addRow("Components", self.components)
         self.form.addRow("Labels", self.labels_row)
+        self.form.addRow("Library", self.library_row)
         self.form.addRow("Seed", self.seed)
         self.form.addRow(self.elements)
         self.form.addRow(self.live)
@@ -137,10 +148,15 @@ class UnmixPage(QWidget):
         column.addWidget(self.scree, 1)
         column.addWidget(self.reason)
 
-    def ask_labels(self, on: bool) -> None:
-        """Show the row for the Labels layer."""
-        self.labels_row.setVisible(on)
-        self.form.labelForField(self.labels_row).setVisible(on)
+    def ask_for(self, method: str) -> None:
+        """Show the rows that a method needs."""
+        for row, needed in (
+            (self.labels_row, method == "labels"),
+            (self.library_row, method == "reference"),
+            (self.components, method not in {"labels", "reference"}),
+        ):
+            row.setVisible(needed)
+            self.form.labelForField(row).setVisible(needed)
 
 
 class ComponentsPage(QWidget):

@@ -48,7 +48,7 @@ def as_python(unmixed: Unmixed, provenance: Mapping[str, Any]) -> str:
     lines += ["", *load, *steps]
     if len(settings) < len(unmixed.settings):
         left_out = ", ".join(sorted(set(unmixed.settings) - set(settings)))
-        lines.append(f"# {left_out}: an array that was drawn in the window; give it here")
+        lines.append(f"# {left_out}: an array that came from the window; give it here")
     lines.append(f"result = unmix(frame{_arguments(settings)})")
     lines += [line for edit in provenance.get("edits", ()) if (line := _edit(edit))]
     lines += ["print(result.assumption, *result.warnings, sep='\\n')", "save(result, 'unmixed.hspy')"]
