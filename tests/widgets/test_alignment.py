@@ -14,7 +14,8 @@ from napari_smarttem.alignment import reading  # noqa: E402
 from napari_smarttem.backends.faults import Fault, Faulty  # noqa: E402
 from napari_smarttem.physics.aberrations import ESTIMATED  # noqa: E402
 from napari_smarttem.widgets import base  # noqa: E402
-from napari_smarttem.widgets.alignment import CIRCLE, HISTORY, PROPOSED, AlignmentDock  # noqa: E402
+from napari_smarttem.widgets.alignment import HISTORY, PROPOSED, AlignmentDock  # noqa: E402
+from napari_smarttem.widgets.alignment_view import CIRCLE  # noqa: E402
 
 from . import alignment_column  # noqa: E402
 from .alignment_column import SIGMA, START, TinyEstimator  # noqa: E402
@@ -273,6 +274,72 @@ def test_keep_it_good_asks_or_corrects(dock, column, qtbot, monkeypatch):
     assert column.optics.get()["C1"] == 0.0  # the focus is a person's
 
 
+def test_the_loop_aligns_by_itself_and_is_undone_at_once(dock, column, estimator, qtbot, monkeypatch):
+    from napari_smarttem.alignment import plan
+
+    monkeypatch.setattr(plan, "Estimator", lambda model: estimator)
+    dock.auto_button.click()
+    done(dock, qtbot)
+    assert dock.session.status.outcome == "finished"
+    assert "Ronchigrams" in dock.verdict.text()
+    assert np.all(np.abs(column.camera.aberrations()) < 5 * SIGMA)
+    readings = dock.record.of("ronchigram")
+    assert [round(one.aim["C1"]) for one in readings][:2] == [-1500, -600]
+    assert len(dock.plot.curves) == 8
+    dock.undo_button.click()
+    done(dock, qtbot)
+    assert all(value == 0.0 for value in column.optics.get().values())
+
+
+def test_the_loop_is_stopped_and_the_optics_go_back(dock, column, estimator, qtbot, monkeypatch):
+    from napari_smarttem.alignment import plan
+
+    monkeypatch.setattr(plan, "Estimator", lambda model: estimator)
+    monkeypatch.setattr(column.camera, "acquire_image", slow(column.camera.acquire_image))
+    dock.auto_button.click()
+    qtbot.waitUntil(lambda: column.optics.get()["C1"] != 0.0, timeout=WAIT)
+    dock.bar.stop_button.click()
+    done(dock, qtbot)
+    assert dock.session.status.outcome == "stopped"
+    assert all(value == 0.0 for value in column.optics.get().values())
+    assert not dock.record.undoable("ronchigram")
+
+
+def slow(acquire):
+    """A camera that waits until it is told to stop."""
+
+    def waiting(exposure_s, cancel, camera=None):
+        from napari_smarttem.schema import Cancelled
+
+        if cancel.wait(10.0):
+            raise Cancelled("stopped")
+        return acquire(exposure_s, cancel, camera)
+
+    return waiting
+
+
+@pytest.mark.parametrize("reply", [0, 2], ids=["keep the best", "put back"])
+def test_without_amorphous_area_the_sharpest_image_is_searched_for(dock, column, qtbot, monkeypatch, reply):
+    from napari_smarttem.widgets import alignment_actions
+
+    monkeypatch.setattr(alignment_actions, "SEARCH_IMAGES", 6)
+    column.optics.set({"C1": 30.0})
+    before = column.optics.get()
+    dock.choose("image")
+    assert "Auto-align" in dock.measure_button.toolTip()
+    dock.settings_box.exposure.set_number(0.05)
+    dock.auto_button.click()
+    qtbot.waitUntil(lambda: dock.session.review.is_open, timeout=WAIT)
+    dock.relay.flush()
+    assert not dock.answers.isHidden()
+    dock.answers.layout().itemAt(reply).widget().click()
+    done(dock, qtbot)
+    assert dock.answers.isHidden()
+    moved = column.optics.get() != before
+    assert bool(dock.record.undoable("image")) is moved
+    assert not (moved and reply == 2)
+
+
 def test_without_an_instrument_every_button_says_why(viewer, qtbot):
     dock = AlignmentDock(viewer)
     qtbot.addWidget(dock)
@@ -282,7 +349,7 @@ def test_without_an_instrument_every_button_says_why(viewer, qtbot):
 
 
 def test_an_instrument_without_a_camera_says_what_is_missing(viewer, session, qtbot, column):
-    column.camera = None
+    column.camera = column.scanner = None
     session.use(column)
     dock = AlignmentDock(viewer)
     qtbot.addWidget(dock)

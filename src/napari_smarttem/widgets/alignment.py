@@ -28,23 +28,22 @@ from .alignment_record import AlignmentRecord, Entry, record_for
 from .alignment_settings import SettingsBox
 from .alignment_tables import FAIR, GOOD, POOR, ProposalTable, ReadingTable
 from .alignment_targets import Alignable, alignable
+from .alignment_view import AlignmentView
 from .angle_plane import AnglePlaneDock
-from .base import JobBar, SessionWidget, open_dock, remembered
-from .launch import dock_of
-from .tabs import join_tabs, place_below_canvas
+from .base import JobBar, SessionWidget, remembered
+from .tabs import join_tabs
 
 if TYPE_CHECKING:
     from napari import Viewer
 
 PAGES = ("Measured", "Proposed", "History")
 MEASURED, PROPOSED, HISTORY = range(3)
-CIRCLE = "χ = π/4"
 DOCK_WIDTH = 430
-ANGLE_PLANE_HEIGHT = 420
+SEARCHED = "Nothing is measured here: Auto-align varies C1 and A1 and looks for the sharpest scan, then you keep it or put it back."
 NOTHING = "Connect an instrument with a camera and optics that can be set (Instrument dock)."
 
 
-class AlignmentDock(SessionWidget, AlignmentActions):
+class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
     """Measure, propose, apply, undo, auto-align.
 
     Parameters
@@ -115,6 +114,14 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         self.pages = QTabWidget()
         for page, title in zip((measured, _column(self.proposal, row), history), PAGES, strict=True):
             self.pages.addTab(page, title)
+        self.answers = QWidget()
+        replies = QHBoxLayout(self.answers)
+        replies.setContentsMargins(0, 0, 0, 0)
+        for words, action in (("Keep the best", "go"), ("Search on", "repropose"), ("Put back", "finish")):
+            button = QPushButton(words)
+            button.clicked.connect(lambda _=False, reply=action: self._try(lambda: self.answer(reply)))
+            replies.addWidget(button)
+        self.answers.hide()
         self.keep_box = KeepBox()
         self.keep = KeepGood(self, self.keep_box)
         self.bar = JobBar(session=self.session)
@@ -134,6 +141,7 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         column.addWidget(self.settings_box)
         column.addLayout(buttons)
         column.addWidget(self.verdict)
+        column.addWidget(self.answers)
         column.addWidget(self.pages, 1)
         column.addWidget(self.keep_box)
         column.addWidget(self.bar)
@@ -242,7 +250,8 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         self.settings_box.show_target(self.target, guard.info.high_tension_v if guard is not None else None)
         self.proposal.show_changes((), {})
         self._proposed_from = None
-        self.verdict.setText("Nothing measured yet.")
+        searched = self.target is not None and not self.target.measured
+        self._say_verdict(SEARCHED if searched else "Nothing measured yet.", "")
         self._show()
 
     def _status_changed(self, status: Any) -> None:
@@ -286,74 +295,6 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         except BadInput as error:
             self.complain(error)
 
-    # ---------------------------------------------------------------------------------------------------- showing
-
-    def _show(self) -> None:
-        """Everything anew from the record."""
-        target = self.target
-        entry = self.record.newest(target.name) if target is not None else None
-        frame = self.record.frames.get(target.name) if target is not None else None
-        reading = entry.reading if entry is not None else None
-        self.settings_box.show_frame(frame)
-        self.table.show_reading(reading, entry.aim if entry is not None else None)
-        self.pictures.show_reading(reading, frame)
-        if entry is not None and self._last_word is None:
-            self._show_verdict(entry)
-        tolerance = {name: limit for name, _, limit in target.parameters} if target is not None else {}
-        self.plot.show_entries(self.record.of(target.name) if target is not None else [], tolerance)
-        if frame is not None and frame.axes[0].units == "mrad" and self.isVisible():
-            plane = self._angle_plane()
-            if plane.frame is not frame:
-                plane.show_frame(frame)
-            self._draw_circle()
-        self._show_history()
-        self._enable()
-
-    def _show_verdict(self, entry: Entry) -> None:
-        reading, figures = entry.reading, entry.reading.figures
-        if entry.target in self.record.stale and self.record.going is None:
-            self._say_verdict(
-                "The controls were moved since the last measurement; measure again to see where it stands.", FAIR
-            )
-            return
-        if not reading.good:
-            self._say_verdict(f"No measurement: {reading.verdict.rstrip('.')}.", POOR)
-            return
-        if "corrected_mrad" in figures:
-            angle = self.pictures.probe.quarter_pi_mrad or 0.0
-            wanted = self.settings_box.wanted.number()
-            self._say_verdict(
-                f"In focus χ stays within ±π/4 to {angle:.1f} mrad; wanted {wanted:g}. Correcting what was measured should give "
-                f"{figures['corrected_mrad']:.0f} ({figures['corrected_mrad_16']:.0f} to {figures['corrected_mrad_84']:.0f}) mrad.",
-                GOOD if angle >= wanted else FAIR,
-            )
-        elif "merit" in figures:
-            merit = figures["merit"]
-            more = f", resolution {figures['resolution_hbar']:.2f} ħ" if "resolution_hbar" in figures else ""
-            self._say_verdict(f"Merit {merit:.1%} of the aligned{more}.", GOOD if merit >= 0.985 else FAIR)
-        else:
-            self._say_verdict("Measured.", FAIR)
-
-    def _say_verdict(self, sentence: str, color: str) -> None:
-        self.verdict.setText(sentence)
-        self.verdict.setStyleSheet(f"color: {color};")
-
-    def _draw_circle(self, *_: Any) -> None:
-        frame = self.record.frames.get(self.target.name) if self.target is not None else None
-        if frame is None or frame.axes[0].units != "mrad" or not self.isVisible():
-            return
-        angle = self.pictures.probe.quarter_pi_mrad
-        self._angle_plane().show_circle(round(angle, 2) if angle else None, CIRCLE)
-
-    def _angle_plane(self) -> AnglePlaneDock:
-        """The angle plane, opened under the canvas where a person has not put it elsewhere."""
-        main = self.viewer.window._qt_window
-        known = [one for one in main.findChildren(AnglePlaneDock) if dock_of(one) is not None]
-        plane = open_dock(self.viewer, "Angle plane")
-        if not known:
-            place_below_canvas(plane, ANGLE_PLANE_HEIGHT)
-        return plane
-
     def showEvent(self, event: Any) -> None:
         """Napari puts a new dock below the others: there is no room for this one there."""
         super().showEvent(event)
@@ -363,17 +304,6 @@ class AlignmentDock(SessionWidget, AlignmentActions):
     def _join_tabs(self) -> None:
         if isalive(self) and not self._joined:
             self._joined = join_tabs(self, DOCK_WIDTH, apart=(AnglePlaneDock,))
-
-    def _show_history(self) -> None:
-        if self.target is None:
-            return
-        lines = [(one.at, f"{one.at}  read: {one.reading.words()}") for one in self.record.of(self.target.name)] + [
-            (one.at, f"{one.at}  {one.words}: {_said(one.before, one.after)}")
-            for one in self.record.undoable(self.target.name)
-        ]
-        self.history.clear()
-        self.history.addItems([line for _, line in sorted(lines, key=lambda pair: pair[0])])
-        self.history.scrollToBottom()
 
     def _enable(self) -> None:
         """Each button is enabled where it does something; otherwise its tooltip says why it is not."""
@@ -386,11 +316,16 @@ class AlignmentDock(SessionWidget, AlignmentActions):
         moved = self.target is not None and bool(self.record.undoable(self.target.name))
         accepted = self.proposal.accepted()
         count = len(accepted)
+        asked = self.session.review.is_open and self.record.going is not None and self.session.status.active
+        self.answers.setVisible(asked)
+        measured = busy or (
+            "" if self.target is None or self.target.measured else "Nothing is measured here; press Auto-align"
+        )
         self.apply_button.setText(f"Apply ({count})" if count else "Apply")
         self.focus_button.setVisible(self.target is None or self.target.defocused)
         nothing = "" if moved else "Nothing was changed yet"
         for button, why, tip in (
-            (self.measure_button, busy, "Take one picture and read it"),
+            (self.measure_button, measured, "Take one picture and read it"),
             (self.propose_button, busy or ("" if good and not stale else MEASURE_FIRST), "Work out the change of each control"),
             (self.apply_button, busy or ("" if count else "Propose first, and tick what to change"),
              "Set what is ticked, within limits, and measure again"),
@@ -398,7 +333,7 @@ class AlignmentDock(SessionWidget, AlignmentActions):
             (self.undo_all_button, busy or nothing, "Put every control back to where it was at the start"),
             (self.auto_button, busy, "Measure and correct in a closed loop until it is good; Stop puts the controls back"),
             (self.focus_button, busy or ("" if good else MEASURE_FIRST), "Set C1 to zero, as the last measurement says"),
-            (self.learn_button, busy, "Move each control by a little and back, and see what it does"),
+            (self.learn_button, measured, "Move each control by a little and back, and see what it does"),
             (self.reject_button, "" if count else "Nothing is ticked", "Take every tick away"),
         ):  # fmt: skip
             button.setEnabled(not why)
@@ -416,7 +351,3 @@ def _column(*widgets: QWidget) -> QWidget:
 
 def _without_focus(changes: tuple[Change, ...], aim: dict[str, float]) -> dict[str, float]:
     return {one.control: one.then for one in changes if one.control not in aim}
-
-
-def _said(before: dict[str, float], after: dict[str, float]) -> str:
-    return ", ".join(f"{name} {before[name]:.4g} → {value:.4g}" for name, value in after.items() if name in before)

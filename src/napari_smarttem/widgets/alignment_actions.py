@@ -10,10 +10,11 @@ from ..alignment.proposal import Change, carried, nominal, propose
 from ..alignment.targets.steering import ControlState
 from ..schema import BadInput, PlanSpec
 from .alignment_record import Entry
-from .alignment_targets import LOOP, RONCHIGRAM, TARGET_LOOP, Alignable, control_states
+from .alignment_targets import IMAGE, LOOP, RONCHIGRAM, SEARCHED_NM, TARGET_LOOP, Alignable, control_states
 from .base import remember
 
 OFFSETS_NM = (-1500.0, -600.0, -250.0, -120.0)
+SEARCH_IMAGES = 25
 MEASURE_FIRST = "Measure first"
 
 
@@ -169,7 +170,23 @@ class AlignmentActions:
             settings["expected_c1_nm"] = box.defocus.number()
         return settings
 
+    def answer(self, action: str) -> None:
+        """End of a search: ``"go"`` keeps the best, ``"repropose"`` searches on, ``"finish"`` puts everything back."""
+        self.session.review.submit(action)
+        self.relay.flush()
+
     def _loop_spec(self, target: Alignable, states: Mapping[str, Any]) -> PlanSpec:
+        if target.name == IMAGE:
+            settings = {
+                "method": "image-quality",
+                "controls": {name: dict(state) for name, state in states.items()},
+                "control_names": list(target.controls),
+                "search_nm": dict(SEARCHED_NM),
+                "frames": SEARCH_IMAGES,
+                "exposure_s": self.settings_box.exposure.number(),
+                "ask": True,
+            }
+            return PlanSpec(kind=LOOP, settings=settings)
         response = self._response_matrix(target)
         exposure = self.settings_box.exposure.number()
         if target.name != RONCHIGRAM:

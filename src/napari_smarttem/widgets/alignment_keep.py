@@ -75,7 +75,8 @@ class KeepGood(QObject):
 
     def look(self) -> None:
         """Measure where it is time to and nothing else goes on."""
-        if not self.box.on.isChecked() or self.measuring or self.correcting:
+        target = self._dock.target
+        if not self.box.on.isChecked() or self.measuring or self.correcting or target is None or not target.measured:
             return
         if time.monotonic() >= self._due and not self._dock.busy_because():
             self._due = time.monotonic() + 60.0 * self.box.minutes.number()

@@ -36,6 +36,7 @@ class _Picture(pyqtgraph.PlotWidget):
         self.setMenuEnabled(False)
         self.getPlotItem().invertY(True)
         self.setLabel("bottom", units)
+        self.getAxis("bottom").enableAutoSIPrefix(False)
         self.getAxis("left").setStyle(showValues=False)
         self.setMinimumSize(150, 170)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from ..alignment.reading import Reading
+from ..alignment.reading import Reading, after_correction_mrad, tolerances
 from ..schema import Frame, StepResult
 from .base import Relay, session_for
 from .layers import unwrapped
@@ -85,6 +85,8 @@ class AlignmentRecord(QObject):
         Target -> value of its control C1 at which C1 is believed to be zero.
     frames : dict of str to Frame
         The newest picture of each target.
+    notes : list of (str, str, str)
+        Target, time and words of what runs said besides.
     stale : set of str
         Targets whose controls were moved since the last reading.
     """
@@ -100,6 +102,7 @@ class AlignmentRecord(QObject):
         super().__init__()
         self.entries: list[Entry] = []
         self.moved: list[Moved] = []
+        self.notes: list[tuple[str, str, str]] = []
         self.responses: dict[str, dict[str, dict[str, float]]] = {}
         self.focus: dict[str, float] = {}
         self.frames: dict[str, Frame] = {}
@@ -190,7 +193,10 @@ class AlignmentRecord(QObject):
         if learned:
             self.responses[going.target] = learned
             self.read.emit(None)
-        self.noted.emit(step.level, step.text, str(step.data.get("verdict", "")))
+        newest = self.newest(going.target)
+        words = last_words(step, newest.reading.figures.get("high_tension_v") if newest is not None else None)
+        self.notes.append((going.target, f"{datetime.now():%H:%M:%S}", words))
+        self.noted.emit(step.level, words, str(step.data.get("verdict", "")))
 
     def _status_changed(self, status: Any) -> None:
         going = self.going
@@ -217,6 +223,7 @@ class AlignmentRecord(QObject):
         """Another instrument, or none: nothing that was done to the last one can be taken back on this one."""
         self.entries.clear()
         self.moved.clear()
+        self.notes.clear()
         self.responses.clear()
         self.focus.clear()
         self.frames.clear()
@@ -251,14 +258,39 @@ def _measured(data: Mapping[str, Any]) -> Reading:
     names = tuple(rows)
     good = bool(data.get("good", data["verdict"] == "good")) and bool(names)
     figures = {key: float(data[key]) for key in ("quarter_pi_mrad", "high_tension_v") if data.get(key) is not None}
+    sigma = [float(rows[name]["sigma"]) for name in names]
+    tension = figures.get("high_tension_v")
+    known = good and tension is not None
+    if known:
+        figures |= expected_angles(sigma, tension, names)
     return Reading(
         names=names,
         units=tuple(str(rows[name].get("units", "")) for name in names),
         values=tuple(float(rows[name]["value"]) for name in names),
-        covariance=_diagonal([float(rows[name]["sigma"]) for name in names]),
+        covariance=_diagonal(sigma),
         good=good,
         verdict=str(data["verdict"]),
+        tolerance=tolerances(tension, names) if known else (),
         figures=figures,
+    )
+
+
+def expected_angles(sigma: list[float], high_tension_v: float, names: tuple[str, ...]) -> dict[str, float]:
+    """The pi/4 angle to expect where nothing but errors of these sizes is left."""
+    low, middle, high = after_correction_mrad(np.diag(np.square(sigma)), high_tension_v, names)
+    return {"corrected_mrad_16": low, "corrected_mrad": middle, "corrected_mrad_84": high}
+
+
+def last_words(step: Any, high_tension_v: float | None) -> str:
+    """What the note that ends a loop says; an angle is what the errors left over let expect, not what their mean would be."""
+    data = step.data
+    sigma, verdict = data.get("sigma"), str(data.get("verdict", ""))
+    if not verdict or not isinstance(sigma, Mapping) or "quarter_pi_mrad" not in data or high_tension_v is None:
+        return str(step.text)
+    angles = expected_angles([float(one) for one in sigma.values()], high_tension_v, tuple(sigma))
+    return (
+        f"{verdict[:1].upper()}{verdict[1:]} after {data.get('frames')} Ronchigrams; the phase should stay under π/4 to "
+        f"{angles['corrected_mrad']:.0f} ({angles['corrected_mrad_16']:.0f} to {angles['corrected_mrad_84']:.0f}) mrad."
     )
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from ..schema import PlanSpec
 
 CLICK, LOOP, TARGET_LOOP = "alignment-click", "alignment", "target-alignment"
-RONCHIGRAM = "ronchigram"
+RONCHIGRAM, IMAGE = "ronchigram", "image"
+SEARCHED_NM = {"C1": 60.0, "A1.x": 20.0, "A1.y": 20.0}
+"""Half-ranges of the search for the sharpest image, in the controls' own units."""
 KINDS = frozenset({CLICK, LOOP, TARGET_LOOP})
 PREFERRED_EXPOSURE_S = {RONCHIGRAM: 0.2}
 
@@ -44,6 +46,11 @@ class Alignable:
     parameters: tuple[tuple[str, str, float], ...] = ()
     defocused: bool = False
 
+    @property
+    def measured(self) -> bool:
+        """False where nothing is measured, but the best is searched for."""
+        return self.name != IMAGE
+
     def click(self, controls: Mapping[str, Any], **settings: Any) -> PlanSpec:
         """The run of one click."""
         return PlanSpec(
@@ -60,13 +67,23 @@ class Alignable:
 
 def alignable(instrument: Any) -> list[Alignable]:
     """Everything that can be aligned on a guarded instrument, the Ronchigram first. Takes a second; call it off the window."""
-    if instrument is None or instrument.camera is None or instrument.optics is None:
+    if instrument is None or instrument.optics is None:
         return []
+    controls = {name: info.units for name, info in instrument.optics.controls.items()}
+    by_image = [
+        Alignable(IMAGE, "Sharpness of the image (no amorphous area)", None, {n: controls[n] for n in SEARCHED_NM})
+    ]
+    if instrument.scanner is None or any(name not in controls for name in SEARCHED_NM):
+        by_image = []
+    return (with_camera(instrument, controls) if instrument.camera is not None else []) + by_image
+
+
+def with_camera(instrument: Any, controls: Mapping[str, str]) -> list[Alignable]:
+    """What is aligned by the pictures of a camera."""
     from ..alignment import targets
     from ..physics.aberrations import ESTIMATED
 
     cameras = list(instrument.camera.cameras)
-    controls = {name: info.units for name, info in instrument.optics.controls.items()}
     found, taken, used = [], set(), set()
     for name in targets.available():
         settings = _settings_of(name)

@@ -65,9 +65,10 @@ def arrange(viewer: Viewer, connect: tuple[str, dict[str, Any]] | None = None) -
     instrument = open_dock(viewer, "Instrument")
     acquisition = open_dock(viewer, "Acquisition")
     main = viewer.window._qt_window
-    docks = [dock_of(instrument), dock_of(acquisition)]
-    main.tabifyDockWidget(*docks)
-    for dock, title in zip(docks, ("Instrument", "Acquisition"), strict=True):
+    docks = [dock_of(one) for one in (instrument, acquisition, open_dock(viewer, "Alignment"))]
+    for dock in docks[1:]:
+        main.tabifyDockWidget(docks[0], dock)
+    for dock, title in zip(docks, ("Instrument", "Acquisition", "Alignment"), strict=True):
         dock.setWindowTitle(title)  # the tab: with the plugin's name behind it nobody could read it
     docks[0].raise_()
     main.resizeDocks([docks[1]], [DOCK_WIDTH], Qt.Orientation.Horizontal)

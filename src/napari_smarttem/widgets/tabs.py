@@ -41,7 +41,8 @@ def join_tabs(widget: SessionWidget, width: int, apart: tuple[type, ...] = ()) -
         return False
     if beside[0] not in main.tabifiedDockWidgets(mine):
         main.tabifyDockWidget(beside[0], mine)
-    mine.raise_()
+        mine.raise_()
+    mine.setWindowTitle(mine.windowTitle().split(" (")[0])  # with the plugin's name behind it nobody could read the tab
     return True
 
 
