@@ -185,6 +185,23 @@ def test_damage_is_found_and_status_1(finished_run, tmp_path, capsys):
     assert "checksum" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--exposure", "nan"], "exposure_s cannot be nan"),
+        (["--points", "0"], "points cannot be 0"),
+        (["--choose", "dance"], "no chooser 'dance'"),
+        (["--backend", "nowhere"], "no backend 'nowhere'"),
+    ],
+)
+def test_unusable_settings_are_one_sentence_and_make_no_folder(tmp_path, capsys, options, says):
+    assert cli.main(["acquire", *options, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another program")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_ends_cleanly_and_goes_on(tmp_path, number):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .acquisition.settings import parse
 from .engine.journal import Journal
 from .engine.session import Session
 from .engine.status import RunState
@@ -24,6 +25,7 @@ _PLAIN_LINE_EVERY_S = 10.0
 def acquire(options: argparse.Namespace) -> int:
     """Connect, acquire into a new run folder, and say what came of it; returns the exit status."""
     settings = plan_settings(options)
+    parse(settings)  # before anything is connected or made: one sentence about what cannot be
     policy = review_policy(options.approve)
     with _open_session(sync=not options.no_sync) as session:
         info = session.connect(options.backend, **backend_settings(options)).result()
