@@ -11,7 +11,7 @@ from napari_smarttem.alignment.targets.oam_sorter import MODEL, OamSorterTarget
 from napari_smarttem.physics.oam import frames
 from napari_smarttem.physics.oam_range import HALF_RANGES, draw
 
-from .toy_optics import SorterBench, drive
+from .toy_optics import SorterBench, drive, notes
 
 torch = pytest.importorskip("torch", reason="the network needs torch")
 
@@ -91,17 +91,19 @@ def test_some_steps_of_training_teach_something(tmp_path):
             with torch.no_grad():
                 return {"score": float(torch.mean((network(pictures, extras)[0] - truth) ** 2))}
 
-    folder = train(Short(), tmp_path / MODEL, steps=40, batch=32, threads=1, say=lambda line: None)
+    folder = train(Short(), tmp_path / MODEL, steps=40, batch=16, threads=1, say=lambda line: None)
     chance = 1.2**2 / 3
-    assert load(str(folder)).card["metrics"]["score"] < 0.8 * chance
+    assert load(str(folder)).card["metrics"]["score"] < 0.85 * chance
 
 
 def test_loop_with_the_network(target):
     bench = SorterBench(31)
-    outcome, _ = drive(target, bench, response=bench.part.response.tolist())
+    outcome, steps = drive(target, bench, response=bench.part.response.tolist())
     assert outcome.verdict == "aligned"
     assert target.merit(bench.part.misalignment()) > 0.97
     assert outcome.frames <= 5
+    assert notes(steps)["estimate-000"].data["made_with"] == {"model": MODEL, "sha256": target._model.card["sha256"]}
+    assert OamSorterTarget().uses_network
 
 
 def test_published_gain_needs_many_more_pictures(target):
@@ -109,3 +111,14 @@ def test_published_gain_needs_many_more_pictures(target):
     outcome, _ = drive(target, bench, response=bench.part.response.tolist(), fixed_gain=0.2, refine=False, frames=8)
     assert outcome.verdict == "out of frames"
     assert np.abs(bench.part.misalignment() / HALF_RANGES).max() > 0.05
+
+
+def test_command_trains_and_goes_on_where_it_stopped(tmp_path, capsys):
+    from napari_smarttem.cli import main
+    from napari_smarttem.nn.registry import load
+
+    command = ["train", "oam-sorter", "--steps", "4", "--batch", "4", "--threads", "1", "--out", str(tmp_path / MODEL)]
+    assert main(command) == 0
+    assert main(command) == 0
+    assert "going on from step 4" in capsys.readouterr().err
+    assert load(str(tmp_path / MODEL)).card["training"]["steps_done"] == 4

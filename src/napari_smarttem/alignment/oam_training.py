@@ -26,7 +26,7 @@ class SorterTask:
     """What `nn.training.train` needs to know."""
 
     name = "oam_sorter"
-    steps = 6000
+    steps = 5000
     batch = 64
     rate = 1.5e-3
 

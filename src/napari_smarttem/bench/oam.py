@@ -14,6 +14,9 @@ limit of pictures (which is then their figure).
 of the simulator, which has another source, needle, background and pixel. ``ambiguous`` is the share of pictures of the plane
 wave at 10 000 electrons that another, different set of misalignments explains nearly as well.
 
+``ms_per_frame`` and ``simulations_per_s`` are processor time of one thread, which is all they use; beside them the same by the
+clock, which on a busy machine measures the others.
+
 Where ``SMARTTEM_BENCH_PICTURES`` names a folder, one alignment is drawn into it, picture by picture.
 """
 
@@ -164,17 +167,17 @@ def estimator_figures(target: OamSorterTarget, count: int, seed: int) -> dict[st
     means = target.pictures(truth)
     per_s, per_cpu_s = count / (time.perf_counter() - began), count / (time.process_time() - began_cpu)
     pictures = frames(means, electrons, rng)
-    network, variances = target.read(pictures[:1])
+    target.read(pictures[:1])  # loads the network
     network, variances = (
         np.concatenate(parts) for parts in zip(*(target.read(p[None]) for p in pictures), strict=True)
     )
     began, began_cpu = time.perf_counter(), time.process_time()
     fits = [_fitted(target, one, rng) for one in pictures]
     ms, ms_cpu = 1e3 * (time.perf_counter() - began) / count, 1e3 * (time.process_time() - began_cpu) / count
-    began = time.perf_counter()
+    began_cpu = time.process_time()
     for one in pictures[:100]:
         target.read(one[None])
-    ms_network = 10 * (time.perf_counter() - began)
+    ms_network = 10 * (time.process_time() - began_cpu)
     figures: dict[str, Any] = {}
     r2, r2_network = _r2(np.array([fit.values for fit in fits]), truth), _r2(network, truth)
     figures["r2_min"] = figure(r2.min(), ">=", 0.98, network_alone=r2_network.min())
@@ -185,8 +188,8 @@ def estimator_figures(target: OamSorterTarget, count: int, seed: int) -> dict[st
     figures["coverage_68"] = figure(np.mean(pull < 1), ">=", 0.63, network_alone=np.mean(pull_network < 1))
     figures["coverage_95"] = figure(np.mean(pull < 2), ">=", 0.92, network_alone=np.mean(pull_network < 2))
     figures["explained"] = figure(float(np.mean([fit.trusted for fit in fits])), ">=", None)
-    figures["ms_per_frame"] = figure(ms, "<=", 20.0, network_alone=ms_network, processor_time=ms_cpu)
-    figures["simulations_per_s"] = figure(per_s, ">=", None, per_processor_s=per_cpu_s)
+    figures["ms_per_frame"] = figure(ms_cpu, "<=", 20.0, network_alone=ms_network, by_the_clock=ms)
+    figures["simulations_per_s"] = figure(per_cpu_s, ">=", None, by_the_clock=per_s)
     return figures | _other_camera(target, max(50, count // 10), rng) | _ambiguous(target, max(10, count // 40), rng)
 
 

@@ -10,6 +10,7 @@ import abc
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import JsonValue
 
 from ...schema import BadInput, Frame
 
@@ -99,6 +100,11 @@ class AlignmentTarget(abc.ABC):
         """Of the model's picture."""
         rows, columns = self.picture(np.zeros(len(self.parameters))).shape
         return rows, columns
+
+    @property
+    def provenance(self) -> dict[str, JsonValue]:
+        """What beside this package's version made the estimates: the model's name and the sha256 of its weights, say."""
+        return {}
 
     @property
     def half_ranges(self) -> np.ndarray:

@@ -221,6 +221,7 @@ class _Loop:
                 "trusted": trusted,
                 "rival_deviance": fit.rival if np.isfinite(fit.rival) else None,
                 "ambiguous": self.rival is not None,
+                "made_with": self.target.provenance,
             },
         )
 

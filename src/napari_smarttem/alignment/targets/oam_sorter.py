@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from ...physics.oam import PARAMETERS, UNITS, Sorter, SorterOptics, power_in_bin, resolution_hbar
 from ...physics.oam_range import RANGES
@@ -20,8 +22,9 @@ class OamSorterTarget(AlignmentTarget):
 
     Parameters
     ----------
-    network : bool
-        Whether a trained network gives the first guess; without it the search starts from nothing, which takes a second.
+    network : bool or None
+        Whether a trained network gives the first guess; without it the search starts from nothing, which takes a second and
+        comes to the same in the end. None: where torch is installed.
     optics : SorterOptics, optional
     state : InputState, optional
         What enters; the network knows the plane wave only, and is not asked about others.
@@ -33,9 +36,11 @@ class OamSorterTarget(AlignmentTarget):
     controls = ("sorter focus", "sorter size", "sorter shift x", "sorter shift y", "sorter rotation")
 
     def __init__(
-        self, *, network: bool = True, optics: SorterOptics | None = None, state: InputState | None = None
+        self, *, network: bool | None = None, optics: SorterOptics | None = None, state: InputState | None = None
     ) -> None:
         self.sorter = Sorter(optics, state)
+        if network is None:
+            network = all(importlib.util.find_spec(name) is not None for name in ("torch", "safetensors"))
         self.uses_network = network and state is None
         self.fine_hbar = np.linspace(-30.0, 30.0, 1201)
 
@@ -90,6 +95,11 @@ class OamSorterTarget(AlignmentTarget):
         metrics = self._model.card["metrics"]
         factor = np.array([float(metrics.get(f"{SIGMA_FACTOR}{name}", 1.0)) for name in PARAMETERS])
         return mean.numpy() * scale, np.exp(log_variance.numpy()) * (factor * scale) ** 2
+
+    @property
+    def provenance(self) -> dict[str, JsonValue]:
+        """Name and sha256 of the network, where one is used."""
+        return dict(self._model.provenance) if self.uses_network else {}
 
     @functools.cached_property
     def _model(self) -> Any:

@@ -47,7 +47,7 @@ def draw_series(way: Way, target: OamSorterTarget, electrons: float, file: Path)
             above, below = figure.add_subplot(2, count, k + 1), figure.add_subplot(2, count, count + k + 1)
             above.imshow(np.sqrt(picture), extent=(-half, half, half, -half), cmap="magma")
             above.set(xlim=(-12, 12), ylim=(12, -12), xticks=(-8, 0, 8), yticks=(-8, 0, 8))
-            above.set_title("before" if k == 0 else f"after {k} correction{'s' if k > 1 else ''}")
+            above.set_title("before" if k == 0 else f"picture {k + 1}")
             step = 2 * half / picture.shape[1]
             places = (np.arange(picture.shape[1]) - 0.5 * (picture.shape[1] - 1)) * step
             measured = picture.sum(axis=0) / (step * electrons)
