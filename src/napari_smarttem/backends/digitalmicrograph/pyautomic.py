@@ -294,8 +294,8 @@ class PyAutoMic:
         image = self._scan_field(size, max(0.5, dwell_s * 1e6 / max(1.0, samples)))
         finished = self.now_s()
         self.park_probe()
-        down = _overlap(size, self._field_nm, field.y_nm, pixel[0], shape[0])
-        across = _overlap(size, self._field_nm, field.x_nm, pixel[1], shape[1])
+        down = overlap(size, self._field_nm, field.y_nm, pixel[0], shape[0])
+        across = overlap(size, self._field_nm, field.x_nm, pixel[1], shape[1])
         metadata: dict[str, JsonValue] = {
             "simulated": False, "exposure_started_s": started, "exposure_finished_s": finished, "dwell_s": dwell_s,
             "scanned_pixels": size, "beam_current_pa": self.beam_current_pa,
@@ -396,7 +396,7 @@ class PyAutoMic:
             self._hang_up()
 
 
-def _overlap(samples: int, length: float, start: float, pixel: float, pixels: int) -> np.ndarray:
+def overlap(samples: int, length: float, start: float, pixel: float, pixels: int) -> np.ndarray:
     """Share of each scanned sample in each pixel asked for, shape (pixels, samples); rows sum to the samples in a pixel."""
     step = length / samples
     low = (np.arange(samples) * step)[None, :]

@@ -965,7 +965,7 @@ class Bridge:
     ) -> None:
         if host not in ("127.0.0.1", "::1", "localhost") and len(token) < 16:
             raise ValueError("To listen beyond this computer, give a TOKEN of your own of 16 characters or more.")
-        self.token = token or secrets.token_urlsafe(18)
+        self.token = token or "t-" + secrets.token_urlsafe(18)
         self.dm = dm
         self.clock = clock
         self.virtual_time = virtual_time
