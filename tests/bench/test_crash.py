@@ -1,0 +1,51 @@
+"""The crash bench measures what it says: a run that really is killed, and a comparison that finds what is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from napari_smarttem.bench import crash
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+
+
+def test_a_killed_run_loses_nothing_and_is_taken_up_again(tmp_path):
+    verdict = crash._one_kill(tmp_path, 0, seed=3, rng=np.random.default_rng(5))
+    assert verdict.killed
+    assert (verdict.lost, verdict.duplicates, verdict.resumed, verdict.problem) == (0, 0, True, "")
+
+
+def test_a_loss_would_be_seen(tmp_path):
+    folder = tmp_path / "run.smarttem"
+    told = crash._run_program(folder, 1)
+    assert told.end["outcome"] == "finished"
+    assert set(told.acknowledged) == crash._whole_steps(folder)
+    damaged = tmp_path / "damaged.smarttem"
+    shutil.copytree(folder, damaged)
+    lines = (damaged / "run.jsonl").read_bytes().splitlines(keepends=True)
+    (damaged / "run.jsonl").write_bytes(b"".join(lines[:-6]))
+    assert len(set(told.acknowledged) - crash._whole_steps(damaged)) >= 4
+    finished, _, problem = crash._compare(damaged, told, told)
+    assert not finished
+    assert "measured" in problem
+
+
+def test_a_lost_connection_is_survived(tmp_path):
+    assert crash.fault_and_resume(tmp_path / "dropped", "dropped", seed=2) == ""
+
+
+def test_a_full_disk_is_survived(tmp_path):
+    assert crash.full_disk_and_resume(tmp_path, seed=2) == ""
+
+
+def test_a_line_cut_off_by_the_kill_says_nothing():
+    told = crash.Told()
+    told.take(b'{"began": "a"}\n')
+    told.take(b'{"acknowl')
+    told.take(json.dumps({"acknowledged": "a", "replayed": False}).encode())
+    assert (told.began, told.acknowledged, told.end) == (["a"], ["a"], {})
