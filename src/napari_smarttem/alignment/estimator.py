@@ -275,10 +275,10 @@ def judge(found: Refined, geometry: Geometry, expected_c1_nm: float) -> str:
     c1 = float(found.coefficients[0])
     if not np.all(np.isfinite(found.coefficients)) or not np.all(np.diag(found.covariance) > 0):
         return "the rings could not be followed: this does not look like the Ronchigram of an amorphous film"
-    if found.evidence < SMALLEST_EVIDENCE or found.visibility < SMALLEST_VISIBILITY:
-        return "there are no Thon rings: vacuum, too few electrons, or no thin amorphous area"
     if found.outliers > LARGEST_OUTLIERS or found.misfit > LARGEST_MISFIT:
         return "the local spectra are not those of an amorphous film: crystalline area, or an obstructed beam"
+    if found.evidence < SMALLEST_EVIDENCE or found.visibility < SMALLEST_VISIBILITY:
+        return "there are no Thon rings: vacuum, too few electrons, or no thin amorphous area"
     if not 0.5 <= c1 / expected_c1_nm <= 1.9:
         return f"C1 = {c1:.0f} nm is far from the expected {expected_c1_nm:.0f} nm: is the camera length as stated?"
     if not found.converged:

@@ -38,7 +38,7 @@ class AlignmentSettings(BaseModel):
         default=True, description="False: learn by small known changes what the controls do, their units and axes too."
     )
     wanted_mrad: float = Field(default=25.0, gt=0, le=60, description="Angle to which the phase is to stay under pi/4.")
-    confidence: float = Field(default=0.9, gt=0, lt=1, description="How sure to be of that before stopping.")
+    confidence: float = Field(default=0.97, gt=0, lt=1, description="How sure to be of that before stopping.")
     frames: int = Field(default=4, ge=1, le=500, description="Stop after this many Ronchigrams at the latest.")
     offsets_nm: tuple[float, ...] = Field(
         default=(-1500.0, -900.0, -500.0, -350.0),

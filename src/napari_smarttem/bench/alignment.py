@@ -8,7 +8,8 @@ Baselines: the published network, and this product's network without refinement.
 ``loop_success``: fraction of simulated columns (misaligned in the same ranges; with drift, cross-talk, play and noise of the
 controls) whose phase stays under pi/4 to 25 mrad after at most four Ronchigrams, by the simulator's own truth, with C1, A1 and what
 was not estimated. The controls' response was learned before, once, in a run of eight frames on the same column, which then was
-misaligned anew; without that it is the baseline ``not_learned``. Another baseline: the published fixed gain of 1/5, at most 25 frames, on a few columns.
+misaligned anew; without that it is the baseline ``not_learned``. Another baseline: the published fixed gain of 1/5, at most 25
+frames, on a few columns.
 
 The frames come from the simulator that the network was trained on, with other specimens; errors on frames of another program are
 not in here.
@@ -183,7 +184,10 @@ def loop(estimator: Any, count: int, seed: int, *, quick: bool) -> dict[str, Any
         closed_loop(1000 * seed + 500 + k, estimator=estimator, frames=4, learned=True) for k in range(count)
     ]
     fresh = [closed_loop(1000 * seed + 500 + k, estimator=estimator, frames=4) for k in range(max(1, count // 2))]
-    good = [one.quarter_pi_mrad >= 25.0 for one in runs]
+
+    def share(loops: list[LoopResult]) -> float:
+        return float(np.mean([one.quarter_pi_mrad >= 25.0 for one in loops]))
+
     angles = np.array([one.quarter_pi_mrad for one in runs])
     few = max(1, count // (6 if quick else 10))
     slow = [
@@ -194,7 +198,7 @@ def loop(estimator: Any, count: int, seed: int, *, quick: bool) -> dict[str, Any
     ]
     return {
         "loop_success": figure(
-            float(np.mean(good)), ">=", 0.95, not_learned=float(np.mean([f.quarter_pi_mrad >= 25.0 for f in fresh])), fixed_gain_in_25=float(np.mean([s.quarter_pi_mrad >= 25.0 for s in slow]))
+            share(runs), ">=", 0.95, not_learned=share(fresh), fixed_gain_in_25=share(slow)
         ),
         "loop_frames_median": figure(
             float(np.median([one.outcome.frames for one in runs])), "<=", 4.0,
