@@ -15,6 +15,7 @@ from napari_smarttem.backends.registry import connect
 from napari_smarttem.engine.session import Session
 from napari_smarttem.physics.oam import PARAMETERS, frames
 from napari_smarttem.physics.oam_range import HALF_RANGES, draw
+from napari_smarttem.physics.oam_states import petals
 from napari_smarttem.schema import BadInput, PlanContext, PlanSpec, ReviewOutcome, SetOptics, TakeImage
 
 from .toy_optics import SorterBench, ToyOptics, drive, notes
@@ -276,3 +277,14 @@ def test_guesses_are_kept_apart_from_facts(target):
 def test_names_agree_everywhere():
     assert tuple(one.name for one in OamSorterTarget.parameters) == PARAMETERS
     assert set(OamSorterTarget.controls) == set(SorterBench().optics.controls)
+
+
+def test_petals_can_be_sent_in_instead_of_a_plane_wave():
+    target = OamSorterTarget(state=petals(4))
+    assert not target.uses_network  # it knows plane waves only
+    rng = np.random.default_rng(15)
+    truth = 0.4 * HALF_RANGES * [1, -1, 1, 1, -1]
+    counts = frames(target.picture(truth)[None], 3e4, rng)[0]
+    fit = refine(target, counts, truth + 0.05 * HALF_RANGES)
+    assert fit.trusted
+    assert np.abs((fit.values - truth) / HALF_RANGES).max() < 0.05
