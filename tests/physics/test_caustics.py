@@ -1,8 +1,9 @@
 """Caustics: constants, conservation, symmetries, and an independent way to compute the same pattern."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from dataclasses import replace
 
 from napari_smarttem.physics.caustics import (
     CAPACITANCE_F,

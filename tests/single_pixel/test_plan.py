@@ -48,9 +48,7 @@ class Watched:
             self.notes[result.step.step_id] = result.step
 
     def run(self, decoder_file, policy="approve_all", **settings):
-        spec = PlanSpec(
-            kind="single_pixel", settings={**SETTINGS, "calibration_file": str(decoder_file), **settings}
-        )
+        spec = PlanSpec(kind="single_pixel", settings={**SETTINGS, "calibration_file": str(decoder_file), **settings})
         folder = self.session.start(spec, policy=policy)
         assert self.session.wait(100)
         return folder

@@ -23,7 +23,8 @@ def test_the_decoder_of_the_true_plate_predicts_its_patterns(plate, decoder):
 def test_the_slopes_are_the_derivatives(decoder):
     biases = np.random.default_rng(2).uniform(-2, 2, (1, 8))
     moved = [
-        (decoder.detector_for(decoder.globals_ + np.eye(6)[k] * STEPS[k]) - decoder.detector) / STEPS[k] for k in range(1, 5)
+        (decoder.detector_for(decoder.globals_ + np.eye(6)[k] * STEPS[k]) - decoder.detector) / STEPS[k]
+        for k in range(1, 5)
     ]
     predicted, slopes = local_slopes(decoder, decoder.phases(biases)[0], moved)
     np.testing.assert_allclose(predicted, decoder.predict(biases)[0].ravel(), atol=1e-7)

@@ -1,4 +1,4 @@
-"""Reconstruction: known answers, agreement of streaming with all at once, uncertainties that are true, and the choice of patterns."""
+"""Reconstruction: known answers, streaming against all at once, uncertainties that are true, and the choice of patterns."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_smarttem.schema import BadInput
-from napari_smarttem.single_pixel.adaptive import by_chance, most_contrast, most_informative, naive_divergence, stop_reason
+from napari_smarttem.single_pixel.adaptive import (
+    by_chance,
+    most_contrast,
+    most_informative,
+    naive_divergence,
+    stop_reason,
+)
 from napari_smarttem.single_pixel.patterns import SETS, coarser
 from napari_smarttem.single_pixel.posterior import Posterior
 from napari_smarttem.single_pixel.reconstruct import correlation, ridge, total_variation

@@ -1,15 +1,15 @@
 """Single-pixel imaging: how well patterns are predicted, pictures reconstructed, and patterns chosen.
 
-The plates are as the workshop would build them (`physics.caustics.built_plate`: geometry, capacitances, offset charges, aberrations,
-source and camera distortion all off their design); their patterns are simulated at twice the sampling of the decoder. Every
-reconstruction uses *predicted* patterns, every signal is counted with the *true* ones, so that the error of the predictor is in all figures.
-NRMSE is ``|found - truth| / |truth|``. No strength is ever chosen with the truth, except for ``ridge_best_possible``, a baseline.
+The plates are as the workshop would build them (`physics.caustics.built_plate`): geometry, capacitances, offset charges,
+aberrations, source and camera distortion are all off their design, and their patterns are simulated at twice the sampling of the decoder. Every
+reconstruction uses *predicted* patterns, every signal is counted with the *true* ones, so that the error of the predictor is in all
+figures. NRMSE is ``|found - truth| / |truth|``. No strength is ever chosen with the truth, except for ``ridge_best_possible``.
 
-``adaptive_pattern_ratio``: patterns after which the adaptive run reaches the error that random choice from the same pool has after M,
-over M; mean over specimens, doses and seeds. A run that does not get there within M counts as 1.5.
+``adaptive_pattern_ratio``: patterns after which the adaptive run reaches the error that random choice from the same pool has after
+M, over M; mean over specimens, doses and seeds. A run that does not get there within M counts as 1.5.
 
-``damage_ratio_*``: opacity lost by an adaptive run up to the error that random choice reaches (or that a raster reaches at the adaptive
-run's own final error), over what those lose. Above 1, the other way is better.
+``damage_ratio_*``: opacity lost by an adaptive run up to the error that random choice reaches (or that a raster reaches at the
+adaptive run's own best error), over what those lose. Above 1, the other way is better.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ def predictor_figures(
     rivals = {"unfitted": Decoder.nominal().predict(held), "nearest_neighbour": nearest}
     known: dict[str, dict[str, float | None]] = {"pearson": {}, "nrmse": {}}
     for name, other in rivals.items():
-        known["pearson"][name], known["nrmse"][name] = float(pearson(other, truth).mean()), float(nrmse(other, truth).mean())
+        known["pearson"][name], known["nrmse"][name] = (
+            float(pearson(other, truth).mean()),
+            float(nrmse(other, truth).mean()),
+        )
     for pairs in (300, 10_000):
         other = None if quick else plain_decoder(caustics, pairs, held, (biases, measured), seed)
         name = f"plain_decoder_{pairs}"
@@ -118,7 +121,9 @@ def plain_decoder(
 def charging(caustics: Caustics, decoder: Decoder, seed: int) -> tuple[float, float]:
     """NRMSE of predictions after the plate has charged (0.2 V rms), and after a re-fit of the offsets to five patterns."""
     rng = np.random.default_rng([seed, 68])
-    drifted = Caustics(caustics.plate.charged_by(0.2 * CAPACITANCE_F * rng.standard_normal(decoder.needles)), caustics.optics)
+    drifted = Caustics(
+        caustics.plate.charged_by(0.2 * CAPACITANCE_F * rng.standard_normal(decoder.needles)), caustics.optics
+    )
     few = 0.5 * rng.uniform(-BIAS_LIMIT_V, BIAS_LIMIT_V, (5, decoder.needles))
     check = check_predictor(decoder, few, record(drifted.patterns(few), 1e5, rng), 1e5)
     held = rng.uniform(-BIAS_LIMIT_V, BIAS_LIMIT_V, (40, decoder.needles))
@@ -176,7 +181,7 @@ def adaptive_figures(
 
 def plate_pixels(plate: Plate) -> int:
     """Side of a picture."""
-    return round(plate.predicted.shape[1] ** 0.5)
+    return int(round(plate.predicted.shape[1] ** 0.5))  # noqa: RUF046 - for mypy
 
 
 def damage_figures(plate: Plate, names: tuple[str, ...], seeds: range, *, patterns: int) -> dict[str, Any]:

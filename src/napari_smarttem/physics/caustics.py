@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def interaction_constant(high_tension_v: float) -> float:
 
 @dataclass(frozen=True)
 class Needle:
-    """A line charge: tip at (`tip`, `angle_rad`), leaning by `lean_rad` from the radius; `taper` of its charge sits near the tip."""
+    """A line charge: tip at (`tip`, `angle_rad`), leaning by `lean_rad` from the radius; `taper` of it near the tip."""
 
     angle_rad: float
     tip: float = 1.12
@@ -122,7 +123,7 @@ def pupil_grid(samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=16)
 def fourier_rows(samples: int, points: int, field_waves: float) -> np.ndarray:
-    """Matrix ``(points, samples)`` of the one-dimensional Fourier integral over the pupil; its rows are orthogonal over a period."""
+    """Matrix ``(points, samples)`` of the one-dimensional Fourier integral over the pupil."""
     along = (np.arange(samples) + 0.5) * (2.0 / samples) - 1.0
     position = ((np.arange(points) + 0.5) / points - 0.5) * field_waves  # wavelengths over the diameter
     return np.asarray(np.exp(-1j * np.pi * np.outer(position, along)), dtype=np.complex64)
@@ -146,8 +147,8 @@ def projected_potential(needle: Needle, y: np.ndarray, x: np.ndarray) -> np.ndar
 
 
 def detector_matrix(
-    pixels: int, points: int, sigma_px: float, stretch: float = 0.0, shear: float = 0.0, barrel: float = 0.0
-) -> object:
+    pixels: int, points: int, sigma_px: float, *, stretch: float = 0.0, shear: float = 0.0, barrel: float = 0.0
+) -> Any:
     """Sparse ``(pixels**2, points**2)``: intensity on a grid over the field -> what the camera's pixels record.
 
     A pixel weighs the intensity around the place it looks at by a Gaussian of `sigma_px` (pixels), the image of the source.
@@ -218,7 +219,7 @@ class Caustics:
         return amplitude, fixed, scale * potentials
 
     @functools.cached_property
-    def _detector(self) -> object:
+    def _detector(self) -> Any:
         o = self.optics
         return detector_matrix(
             o.pixels, o.pixels * self.oversampling, o.source_px, stretch=o.stretch, shear=o.shear, barrel=o.barrel
@@ -259,7 +260,7 @@ class Caustics:
                 phase = phase + defocus_rad[number] * (y**2 + x**2)
             wave = rows @ (amplitude * np.exp(1j * phase)).astype(np.complex64) @ rows.T
             intensity = scale * (wave.real**2 + wave.imag**2)
-            found[number] = (self._detector @ intensity.ravel()).reshape(o.pixels, o.pixels)  # type: ignore[operator]
+            found[number] = (self._detector @ intensity.ravel()).reshape(o.pixels, o.pixels)
         return found
 
 

@@ -69,7 +69,7 @@ def coefficients(plate: PhasePlate, optics: Optics, samples: int = 40) -> np.nda
 
 @dataclass(frozen=True)
 class Prior:
-    """What the design says of the parameters: mean (TERMS, needles + 1) and covariance of the raveled coefficients, then globals."""
+    """What the design says of the parameters: mean (TERMS, needles + 1) and covariance of all coefficients, then globals."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -78,7 +78,7 @@ class Prior:
 
 @functools.lru_cache(maxsize=4)
 def design_prior(pixels: int, tolerance: float = 1.5, draws: int = 240, seed: int = 20) -> Prior:
-    """Mean and covariance over plates built from the one design with `tolerance`; the sampled covariance is shrunk to its diagonal."""
+    """Mean and covariance over plates built from the design with `tolerance`; the covariance is shrunk to its diagonal."""
     rng = np.random.default_rng(seed)
     found = np.stack(
         [coefficients(built_plate(rng, tolerance), built_optics(rng, pixels)).ravel() for _ in range(draws)]

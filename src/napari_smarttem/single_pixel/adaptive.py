@@ -34,7 +34,7 @@ def most_informative(
     *,
     exploration: float = 0.05,
     taken: np.ndarray | None = None,
-    samples: int = 128,
+    samples: int = 96,
 ) -> Choice:
     """A batch with the largest expected gain.
 
@@ -95,7 +95,7 @@ def _spread(posterior: Posterior, flat: np.ndarray, rng: np.random.Generator, sa
 
 def by_chance(pool: np.ndarray, count: int, rng: np.random.Generator, *, taken: np.ndarray | None = None) -> Choice:
     """A batch drawn by chance: the baseline."""
-    flat, free = _checked(pool, taken)
+    _, free = _checked(pool, taken)
     index = rng.choice(np.flatnonzero(free), size=min(count, int(free.sum())), replace=False)
     return Choice(np.asarray(index), np.full(len(index), np.nan))
 

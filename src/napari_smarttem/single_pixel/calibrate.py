@@ -1,8 +1,8 @@
 """Finding the decoder's numbers from measured patterns: coarse to fine, because a displaced caustic has no gradient.
 
 The patterns are read in the order of their biases: the first ones are nearly those of the design, and every batch makes the next
-predictable to well within a fringe. Each batch is a Gauss-Newton step that remembers, as a covariance, all that was known before (an
-extended Kalman filter whose prior is what the workshop's tolerances do to the design); passes over all patterns at once end it.
+predictable to well within a fringe. Each batch is a Gauss-Newton step that remembers, as a covariance, all that was known before
+(an extended Kalman filter whose prior is what the workshop's tolerances do to the design); passes over all patterns end it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Calibration:
 def calibration_biases(
     count: int, rng: np.random.Generator, needles: int = 8, limit_v: float = BIAS_LIMIT_V
 ) -> np.ndarray:
-    """Biases to measure for a calibration, shape (count, needles): random, from none up to the limit; the upper half all the way."""
+    """Biases to measure for a calibration, shape (count, needles): random, rising to the limit, half of them all the way."""
     reach = np.concatenate((np.linspace(0.0, 1.0, count - count // 2), np.ones(count // 2)))
     return np.asarray(reach[:, None] * rng.uniform(-limit_v, limit_v, (count, needles)))
 
@@ -96,9 +96,12 @@ def calibrate(
         fit.take_in(biases_v[part], patterns[part], rounds=3 if number < 8 else 2)
         tell(number + 1, f"biases up to {np.abs(biases_v[part]).max():.2g} V, misfit {fit.misfit:.2f}")
     for number in range(passes):
-        fit.refine(
-            biases_v[used], patterns[used], lambda done, n=number: tell(len(batches) * (1 + n + done), "refining")
-        )
+        begun = len(batches) * (1 + number)
+
+        def refining(done: float, begun: int = begun) -> None:
+            tell(begun + done * len(batches), "refining")
+
+        fit.refine(biases_v[used], patterns[used], refining)
     shown = aside if len(aside) else used
     predicted = fit.decoder.predict(biases_v[shown])
     noise = np.sqrt((predicted.sum((1, 2)) / electrons) / (predicted.reshape(len(shown), -1) ** 2).sum(1))
@@ -219,7 +222,7 @@ def _normal_equations(
 
 
 def local_slopes(decoder: Decoder, phase: np.ndarray, moved: list) -> tuple[np.ndarray, np.ndarray]:
-    """A predicted pattern, shape (pixels²,), and its derivatives by the phase's terms and the globals, (pixels², TERMS + globals)."""
+    """A predicted pattern, shape (pixels²,), and its derivatives, (pixels², TERMS + globals)."""
     samples, points = decoder.samples, decoder.points
     rows = fourier_rows(samples, points, decoder.field_waves)
     scale = np.float32((decoder.field_waves / (points * samples)) ** 2)

@@ -1,7 +1,7 @@
 """Sets of illumination patterns. Each holds, for each pixel, the fraction of the beam that arrives there: nothing is negative.
 
-Orthogonal sets need negative values, which a beam does not have: they are shifted and scaled, and the reconstruction works on what is
-left, so that all sets are compared by the electrons they take.
+Orthogonal sets need negative values, which a beam does not have: they are shifted and scaled, and the reconstruction works on what
+is left, so that all sets are compared by the electrons they take.
 """
 
 from __future__ import annotations

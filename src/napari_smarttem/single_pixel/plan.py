@@ -1,8 +1,8 @@
 """A single-pixel run as a plan: calibrate the plate, then choose, measure and reconstruct, batch after batch.
 
-Every pattern is two steps: the biases are set, the bucket is read. After each batch a note holds the picture and its uncertainty, so
-that whoever watches (a dock, a replay) need compute nothing. All that is left to chance comes from the settings' seed and all else from the
-results that are sent in: a run that was killed is rebuilt from its journal, posterior included.
+Every pattern is two steps: the biases are set, the bucket is read. After each batch a note holds the picture and its uncertainty,
+so that whoever watches (a dock, a replay) need compute nothing. All that is left to chance comes from the settings' seed and all
+else from the results that are sent in: a run that was killed is rebuilt from its journal, posterior included.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ class _Run:
         good = result.decoder.error < 0.2
         yield from self._note(
             "calibrated",
-            f"The plate is calibrated with {len(patterns)} patterns: error {result.decoder.error:.1%}, correlation with patterns not "
-            f"fitted {result.pearson:.3f} (their counting noise included)."
+            f"The plate is calibrated with {len(patterns)} patterns: error {result.decoder.error:.1%}, correlation with "
+            f"patterns not fitted {result.pearson:.3f} (their counting noise included)."
             + ("" if good else " That is poor: measure more patterns."),
             level="info" if good else "warning",
             data={

@@ -27,7 +27,7 @@ class Pool:
 
 
 def settings_of_pool(count: int, decoder: Decoder, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Biases and shifts of a pool. The more a pattern is spread by its biases, the less it is moved, so that it stays in the field."""
+    """Biases and shifts of a pool: the more a pattern is spread by its biases, the less it is moved, to stay in the field."""
     reach = rng.uniform(0.0, 1.0, (count, 1))
     biases = reach * rng.uniform(-BIAS_LIMIT_V, BIAS_LIMIT_V, (count, decoder.needles))
     shift = (1 - 0.6 * reach) * rng.uniform(-0.5, 0.5, (count, 2)) * decoder.pixels

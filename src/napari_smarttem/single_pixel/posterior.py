@@ -101,8 +101,8 @@ class Posterior:
         )
         weights = np.concatenate(self._weights[self._absorbed :])
         weighted = (flat * np.sqrt(weights)[:, None]).astype(self.dtype)
-        self._gram += weighted.T @ weighted
-        self._seen += (flat.T @ (weights * signals)).astype(self.dtype)
+        np.add(self._gram, weighted.T @ weighted, out=self._gram)
+        self._seen = self._seen + (flat.T @ (weights * signals)).astype(self.dtype)
         self._absorbed = len(self._signals)
 
     def add_at_once(self, pattern: np.ndarray, signal: float) -> np.ndarray:
@@ -258,7 +258,9 @@ class Posterior:
         flat[:: side * side + 1] += diagonal.ravel().astype(self.dtype)
         flat[:: side * side + 1] *= self.dtype(1.0 + jitter)
         try:
-            return np.asarray(cho_factor(precision.T, overwrite_a=True, check_finite=False)[0])  # .T is in LAPACK's order
+            return np.asarray(
+                cho_factor(precision.T, overwrite_a=True, check_finite=False)[0]
+            )  # .T is in LAPACK's order
         except np.linalg.LinAlgError:  # rounding made it indefinite: weigh the diagonal by a little more
             if jitter > 1e-2:
                 raise

@@ -58,7 +58,7 @@ class Decoder:
     @property
     def needles(self) -> int:
         """Number of needles."""
-        return self.coefficients.shape[1] - 1
+        return int(self.coefficients.shape[1]) - 1
 
     @property
     def samples(self) -> int:
@@ -85,7 +85,7 @@ class Decoder:
             stretch=named["stretch"],
             shear=named["shear"],
             barrel=named["barrel"],
-        ) * np.float32(np.exp(named["log_gain"]))
+        ) * float(np.exp(named["log_gain"]))
 
     def features(self, biases_v: np.ndarray) -> np.ndarray:
         """Biases as they act, and a one: shape (n, needles + 1)."""
@@ -110,7 +110,7 @@ class Decoder:
             terms[:, 0] += tilt[:, 1]  # the first map is x, the second y
             terms[:, 1] += tilt[:, 0]
         maps = basis(self.samples).reshape(TERMS, -1)
-        return (terms.astype(np.float32) @ maps).reshape(-1, self.samples, self.samples)
+        return np.asarray((terms.astype(np.float32) @ maps).reshape(-1, self.samples, self.samples))
 
     def predict(self, biases_v: np.ndarray, shift_px: np.ndarray | None = None) -> np.ndarray:
         """Patterns, shape (n, pixels, pixels), fraction of the beam per pixel."""

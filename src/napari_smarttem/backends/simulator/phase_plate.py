@@ -1,9 +1,9 @@
 """A programmable phase plate on the simulated microscope: needles as controls, a pattern camera, and a bucket detector.
 
-The plate makes a field of structured illumination, `SIDE_FRACTION` of the scan field wide and in its middle, behind an aperture that
-lets nothing else through. The *pattern* camera sees the illumination itself, with the specimen out of the way. The *bucket* detector counts
-all electrons that the specimen lets through, and each of them has done its damage: electrons land on the dose map where the
-pattern is bright, and what is fragile fades there.
+The plate makes a field of structured illumination, `SIDE_FRACTION` of the scan field wide and in its middle, behind an aperture
+that lets nothing else through. The *pattern* camera sees the illumination itself, with the specimen out of the way. The *bucket*
+detector counts all electrons that the specimen lets through, and each of them has done its damage: electrons land on the dose map
+where the pattern is bright, and what is fragile fades there.
 
 Needles respond with hysteresis, charge slowly, need time to settle, and may stop responding (`SimulatedPhasePlate.break_needle`).
 """
@@ -138,7 +138,7 @@ class SimulatedPhasePlate:
         return self.field.height_nm / PIXELS
 
     def transmission(self, time_s: float) -> np.ndarray:
-        """Fraction of electrons that reach the bucket from each pixel, (PIXELS, PIXELS), as the specimen is now (drifted, damaged)."""
+        """Fraction of electrons that reach the bucket from each pixel, (PIXELS, PIXELS), as the specimen is now."""
         column = self._column
         y, x = self._places(time_s)
         dose = np.asarray(column.dose.at(y, x))

@@ -28,7 +28,9 @@ class Plate:
     true: np.ndarray
 
 
-def calibrated(seed: int, patterns: int = 300, electrons: float = 1e5) -> tuple[Caustics, Decoder, np.ndarray, np.ndarray]:
+def calibrated(
+    seed: int, patterns: int = 300, electrons: float = 1e5
+) -> tuple[Caustics, Decoder, np.ndarray, np.ndarray]:
     """A plate from `seed`, the decoder fitted to noisy patterns of it, and the biases and patterns it was fitted to."""
     rng = np.random.default_rng([seed, 61])
     caustics = Caustics(built_plate(rng), built_optics(rng))
@@ -104,7 +106,9 @@ def image(
     number = 0
     while posterior.count < patterns:
         began = time.perf_counter()
-        choice = _choose(rule, posterior, plate.predicted, min(batch, patterns - posterior.count), rng, taken, seen, number)
+        choice = _choose(
+            rule, posterior, plate.predicted, min(batch, patterns - posterior.count), rng, taken, seen, number
+        )
         choosing = time.perf_counter() - began
         taken[choice.index] = True
         signals = []
@@ -131,7 +135,7 @@ def image(
     return run
 
 
-def _choose(
+def _choose(  # noqa: PLR0917
     rule: str, posterior: Posterior, pool: np.ndarray, count: int, rng: np.random.Generator, taken: np.ndarray,
     seen: np.ndarray, number: int,
 ) -> Choice:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Specimens with known transmission for the single-pixel bench: particles, a lattice, fibres, a core-shell particle, letters, grains."""
+"""Specimens of known transmission for the single-pixel bench: particles, lattice, fibres, core and shell, letters, grains."""
 
 from __future__ import annotations
 
