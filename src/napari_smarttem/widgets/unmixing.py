@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,23 +19,24 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from ..schema import BadInput, Frame
+from ..schema import BadInput
 from .base import SessionWidget, remember, remembered
 from .instrument import scrolled
 from .launch import dock_of
 from .layers import METADATA_KEY
 from .unmixing_bench import Bench, Unmixed, bench_for
+from .unmixing_choose import NOTHING, InputActions
 from .unmixing_compare import ComparePage
 from .unmixing_files import ResultFiles
-from .unmixing_input import Choice, Spectra, choices, load
-from .unmixing_labels import labels_for, labels_layers, new_labels_layer
+from .unmixing_input import Choice, Spectra
+from .unmixing_labels import labels_for, new_labels_layer
 from .unmixing_library import on_axis, read_library
 from .unmixing_lines import can_name_elements
-from .unmixing_live import LiveSpectra
+from .unmixing_live import LiveActions, LiveSpectra
 from .unmixing_pages import ComponentsPage, PixelPage, PreparePage, UnmixPage
 from .unmixing_prepare import PrepareActions
 from .unmixing_result_view import ResultView
-from .unmixing_sums import WindowSums
+from .unmixing_work import methods, unmix_spectra
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -45,11 +45,9 @@ PAGES = ("Prepare", "Unmix", "Components", "Pixel", "Compare")
 PREPARE, UNMIX, COMPONENTS, PIXEL, COMPARE = range(5)
 PROGRESS_MS = 80
 DOCK_WIDTH = 430
-FILTER = "Spectra (*.hspy *.zspy *.dm3 *.dm4 *.emd *.bcf *.rpl *.pts *.spd *.smarttem);;All files (*)"
-NOTHING = "Drop a spectrum image (EELS, EDS, cathodoluminescence) on the window, or open one."
 
 
-class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
+class UnmixingDock(SessionWidget, InputActions, PrepareActions, ResultView, ResultFiles, LiveActions):
     """Input, preparation, method, result; nothing in it holds up the window.
 
     Parameters
@@ -73,7 +71,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         self._build()
         self._wire()
         self._methods_known({})
-        self.in_background(_methods, self._methods_known)
+        self.in_background(methods, self._methods_known)
         self._list_choices()
         self._show_input()
         self._show_prepared()
@@ -131,7 +129,9 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
             settings.pop("elements", None)
         steps = tuple(self.bench.preparation.steps) if self.bench.preparation is not None else ()
         self._run(
-            lambda cancel: _unmix(spectra, steps, settings, self._report, cancel, names), self._unmixed, "Unmixing …"
+            lambda cancel: unmix_spectra(spectra, steps, settings, report=self._report, cancel=cancel, names=names),
+            self._unmixed,
+            "Unmixing …",
         )
 
     def _add_knowledge(self, settings: dict[str, Any], spectra: Spectra) -> tuple[str, ...]:
@@ -230,10 +230,10 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         self.unmixing.method.currentIndexChanged.connect(self._method_changed)
         self.unmixing.new_labels.clicked.connect(self._new_labels)
         self.unmixing.open_library.clicked.connect(self._open_library_clicked)
-        self.unmixing.live.toggled.connect(self._live_toggled)
         self._wire_preparation()
         self._wire_result()
         self._wire_files()
+        self._wire_live()
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             event.connect(self._layers_changed)
         self._listing = QTimer(self)
@@ -243,12 +243,7 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         self._clock = QTimer(self)
         self._clock.setInterval(PROGRESS_MS)
         self._clock.timeout.connect(self._show_progress)
-        self.listen(self.session.run_started, self._run_started)
-        self.listen(self.session.step_finished, self._steps_finished, every=True)
         self.listen(self.session.dataset_added, self._dataset_added)
-        self._live_timer = QTimer(self)
-        self._live_timer.setInterval(LiveSpectra.PERIOD_MS)
-        self._live_timer.timeout.connect(self._live_tick)
 
     def sizeHint(self) -> QSize:
         """Narrow enough to leave the maps the larger part of the window."""
@@ -312,82 +307,6 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
         for url in event.mimeData().urls()[:1]:
             self.choose_file(url.toLocalFile())
         event.acceptProposedAction()
-
-    def _open_clicked(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a spectrum image", "", FILTER)
-        if path:
-            self.choose_file(path)
-
-    def _dataset_added(self, dataset: Any) -> None:
-        self.offer(dataset.path)
-
-    def _layers_changed(self, _event: Any = None) -> None:
-        self._listing.start()
-
-    def _list_choices(self) -> None:
-        if self.viewer is None:
-            return
-        self._choices = choices(self.viewer, self.bench.files, self.session.run_folder)
-        if self._chosen is not None and self._chosen.key not in [choice.key for choice in self._choices]:
-            self._choices.append(self._chosen)
-        self.input.blockSignals(True)
-        self.input.clear()
-        self.input.addItems([choice.title for choice in self._choices])
-        if self._chosen is None:
-            self.input.setPlaceholderText("no spectrum image yet")
-            self.input.setCurrentIndex(-1)
-        else:
-            self.input.setCurrentIndex([choice.key for choice in self._choices].index(self._chosen.key))
-        self.input.blockSignals(False)
-        present = self.unmixing.labels.currentText()
-        self.unmixing.labels.clear()
-        self.unmixing.labels.addItems(labels_layers(self.viewer))
-        self.unmixing.labels.setCurrentText(present)
-        images = [choice for choice in self._choices if choice.kind != "run"]  # a run has nothing yet when it begins
-        if self._chosen is None and images and self._loading is None and self.bench.spectra is None:
-            self._choose(images[0])
-
-    def _input_activated(self, index: int) -> None:
-        self._choose(self._choices[index])
-
-    def _choose(self, choice: Choice) -> None:
-        if self._loading is not None:
-            self._loading.cancel.set()
-        self._chosen = choice
-        if choice.key not in [one.key for one in self._choices]:
-            self._choices.append(choice)
-            self.input.addItem(choice.title)
-        self.input.setCurrentIndex([one.key for one in self._choices].index(choice.key))
-        self.facts.setText(f"Reading {choice.title} …")
-        self._loading = self.in_background(lambda _cancel: load(choice), self._loaded, self._not_loaded)
-
-    def _loaded(self, spectra: Spectra) -> None:
-        self._loading = None
-        self.bench.take(spectra)
-        self.join_tabs()
-        self._show_input()
-        self._show_prepared()
-        if self._wants_run:
-            self._wants_run = False
-            self.unmix()
-
-    def _not_loaded(self, error: BaseException) -> None:
-        self._loading = None
-        self._wants_run = False
-        self._chosen = None
-        self.input.setCurrentIndex(-1)
-        self._show_input()
-        self._fail(error)
-
-    def _show_input(self) -> None:
-        spectra = self.bench.spectra
-        self.facts.setText(NOTHING if spectra is None else f"<b>{spectra.title}</b>: {spectra.facts}")
-        self.unmixing.run.setEnabled(spectra is not None)
-        self.unmixing.run.setToolTip(
-            "Find endmembers and maps of the prepared data" if spectra is not None else "Open a spectrum image first"
-        )
-        self.unmixing.elements.setEnabled(spectra is None or can_name_elements(spectra.frame.signal))
-        self.unmixing.live.setVisible(spectra is not None and spectra.places_nm is not None)
 
     # ----------------------------------------------------------------------------------------------------- method
 
@@ -498,82 +417,6 @@ class UnmixingDock(SessionWidget, PrepareActions, ResultView, ResultFiles):
             if about.get("kind") in {"spectrum_image", "run_overview"} and about.get("path") == str(spectra.path):
                 return layer
         return None
-
-    # -------------------------------------------------------------------------------------------------------- live
-
-    def _run_started(self, _folder: Any) -> None:
-        self.live.clear()
-        self._list_choices()
-
-    def _steps_finished(self, results: list[Any]) -> None:
-        self.live.add(results)
-
-    def _live_toggled(self, on: bool) -> None:
-        if on:
-            self._live_timer.start()
-        else:
-            self._live_timer.stop()
-
-    def _live_tick(self) -> None:
-        """Unmix again what a run has measured so far, when there is something new and nothing else is going on."""
-        spectra = self.bench.spectra
-        if self.busy or spectra is None or spectra.places_nm is None or spectra.path != self.session.run_folder:
-            return
-        read = self.live.growth(spectra.path, len(spectra.places_nm))
-        if read is None:
-            return
-        preparation, settings = self.bench.preparation, self.settings()
-        settings.pop("elements", None)  # once is enough, when all has been measured
-
-        def again(cancel: Any) -> Any:
-            grown = read()
-            prepared = preparation.repeated(grown.frame)
-            return (
-                grown,
-                prepared,
-                _unmix(replace(grown, frame=prepared.frame), tuple(prepared.steps), settings, self._report, cancel),
-            )
-
-        self._run(again, self._grown, "Unmixing what has been measured …")
-
-    def _grown(self, outcome: tuple[Spectra, Any, tuple[Any, Unmixed]]) -> None:
-        grown, prepared, (result, unmixed) = outcome
-        self._ended()
-        self.bench.spectra, self.bench.preparation = grown, prepared
-        self.bench.follow(result, unmixed)
-        self._show_input()
-        self._show_result(below=self._overview_layer(unmixed.spectra))
-        self._say(f"{self.bench.result.components} components in {result.shape[1]} spectra.")
-
-
-def _methods(_cancel: Any) -> dict[str, tuple[str, str]]:
-    from ..unmixing import METHODS
-
-    return {name: (method.title, method.summary) for name, method in METHODS.items()}
-
-
-def _unmix(
-    spectra: Spectra,
-    steps: tuple[Any, ...],
-    settings: dict[str, Any],
-    report: Any,
-    cancel: Any,
-    names: tuple[str, ...] = (),
-) -> tuple[Any, Unmixed]:
-    """The work of a run, on a thread of the pool: the result, and what lets the window look into the data quickly."""
-    from ..unmixing import unmix
-
-    result = unmix(spectra.frame, progress=lambda f, w: report(0.95 * f, w), cancel=cancel.is_set, **settings)
-    for number, name in enumerate(names[: result.components]):
-        result = result.renamed(number, name)
-    report(0.97, "sums")
-    return result, Unmixed(spectra, steps, settings, _sums(spectra.frame))
-
-
-def _sums(frame: Frame) -> WindowSums | None:
-    if frame.is_lazy:
-        return None
-    return WindowSums(frame.data)
 
 
 def offer_file(viewer: Any, path: str | Path) -> UnmixingDock:

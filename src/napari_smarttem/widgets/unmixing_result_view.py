@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from qtpy.QtWidgets import QMenu
 
 from ..schema import BadInput
 from .relay import PERIOD_MS
+from .unmixing_cursor import follow_mouse
 from .unmixing_lines import known_symbols, lines_near, lines_of, spectrum_kind
 
 COMPONENTS_PAGE, PIXEL_PAGE, COMPARE_PAGE = 2, 3, 4
@@ -54,11 +53,7 @@ class ResultView:
         self._follow.setInterval(PERIOD_MS)
         self._follow.timeout.connect(self._follow_cursor)
         self._follow.start()
-        viewer = self.viewer
-        moved, pressed = _moved(self), _pressed(self)
-        viewer.mouse_move_callbacks.append(moved)
-        viewer.mouse_drag_callbacks.append(pressed)
-        self.destroyed.connect(partial(_forget, weakref.ref(viewer), moved, pressed))
+        follow_mouse(self, self.viewer)
 
     # ---------------------------------------------------------------------------------------------------- showing
 
@@ -396,50 +391,3 @@ class ResultView:
         self.bench.found(second, replace(unmixed, settings=self._second_settings))
         self._show_result(fresh=True)
         self.show_page(COMPONENTS_PAGE)
-
-
-def _moved(dock: Any) -> Any:
-    """A callback for the viewer's list that does not keep the dock alive."""
-    reference = weakref.ref(dock)
-
-    def moved(_viewer: Any, event: Any) -> None:
-        dock = _alive(reference)
-        if dock is not None:
-            dock._mouse_moved(event)
-
-    return moved
-
-
-def _pressed(dock: Any) -> Any:
-    """The same for clicks: pressed and let go without a move between."""
-    reference = weakref.ref(dock)
-
-    def pressed(viewer: Any, event: Any) -> Any:
-        active = viewer.layers.selection.active
-        if event.button != 1 or (active is not None and active.mode != "pan_zoom"):
-            return  # a hand that paints, draws or selects means something else
-        position, moved = tuple(event.position), False
-        yield
-        while event.type == "mouse_move":
-            moved = True
-            yield
-        dock = _alive(reference)
-        if dock is not None and not moved:
-            dock._clicked(position)
-
-    return pressed
-
-
-def _forget(viewer: Any, moved: Any, pressed: Any, *_: Any) -> None:
-    """Take the callbacks of a dock that has gone out of the viewer's lists."""
-    viewer = viewer()
-    if viewer is not None:
-        viewer.mouse_move_callbacks.remove(moved)
-        viewer.mouse_drag_callbacks.remove(pressed)
-
-
-def _alive(reference: Any) -> Any:
-    from qtpy.compat import isalive
-
-    dock = reference()
-    return dock if dock is not None and isalive(dock) else None
