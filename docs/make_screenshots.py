@@ -161,6 +161,68 @@ def take_unmixing(
     return pictures
 
 
+def take_alignment(folder: Path, viewer: Any, session: Any, target: str = "ronchigram") -> dict[str, Path]:
+    """Align a target of the simulated column in a window and take a picture of each stage.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the pictures go.
+    viewer : napari.Viewer
+        Shown, and bound to `session`.
+    session : Session
+        Connected to an instrument with something to align.
+    target : str
+        ``"ronchigram"`` or ``"oam-sorter"``.
+
+    Returns
+    -------
+    dict of str to Path
+        ``measured``, ``proposed``, ``applied`` and ``aligned``.
+    """
+    from napari_smarttem.widgets import launch
+    from napari_smarttem.widgets.base import open_dock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    launch.arrange(viewer)
+    dock = open_dock(viewer, "Alignment")
+    _until(lambda: dock.target is not None)
+    dock.choose(target)
+    pictures = {}
+
+    def over() -> bool:
+        return not dock._starting and not session.status.active and dock.record.going is None
+
+    def picture(stage: str) -> None:
+        viewer.window.resize(*SIZE)
+        _settle(0.8)
+        pictures[stage] = folder / f"alignment-{target}-{stage}.png"
+        viewer.screenshot(str(pictures[stage]), canvas_only=False, flash=False)
+
+    if target != "ronchigram":
+        dock.learn()
+        _until(over, 300.0)
+    dock.measure()
+    _until(over, 300.0)
+    picture("measured")
+    dock.propose()
+    _until(lambda: bool(dock.proposal.rows()))
+    first, *_, last = (row.change for row in dock.proposal.rows())
+    dock.proposal.set_then(last.control, round(last.then, 1))
+    dock.proposal.set_accepted(first.control, target != "ronchigram")
+    picture("proposed")
+    dock.proposal.set_accepted(first.control, True)
+    dock.apply()
+    _until(over, 300.0)
+    dock.show_page(0)
+    picture("applied")
+    dock.auto_align()
+    _until(over, 300.0)
+    dock.show_page(2)
+    picture("aligned")
+    return pictures
+
+
 def _dock_of(widget: Any) -> Any:
     from napari_smarttem.widgets.launch import dock_of
 
@@ -219,6 +281,16 @@ def main() -> int:
             for path in take_unmixing(STATIC, viewer, data, name, stages=stages).values():
                 print(path)
             viewer.close()
+        for target, made_with in (("ronchigram", {"high_tension_v": 300e3}), ("oam-sorter", {"sorter": True})):
+            viewer = napari.Viewer(show=True)
+            viewer.window.resize(*SIZE)
+            with Session(folder=Path(scratch) / "alignment", sync=False) as session:
+                bind_session(viewer, session)
+                column = {"misalignment": 1.0, "optics_imperfection": 1.0, "speed": None, "seed": SEED} | made_with
+                session.connect("simulator", **column).result(60.0)
+                for path in take_alignment(STATIC, viewer, session, target).values():
+                    print(path)
+                viewer.close()
     return 0
 
 

@@ -41,6 +41,13 @@ class _Simulator(SettingsForm):
                     description="Whether a second of exposure takes a second; as fast as possible is for trying out",
                 ),
             ),
+            optics=(
+                Literal["aligned", "misaligned", "misaligned, with OAM sorter"],
+                Field(
+                    default="aligned",
+                    description="Misaligned: something to do for the Alignment dock, with controls as imperfect as real ones",
+                ),
+            ),
         )
         super().__init__(model)
         self._takes = takes
@@ -49,6 +56,11 @@ class _Simulator(SettingsForm):
         """Keywords for `registry.connect`."""
         values = self.values()
         values["speed"] = 1.0 if values.pop("time") == "real time" else None
+        optics = values.pop("optics")
+        if optics != "aligned":
+            values |= {"misalignment": 1.0, "optics_imperfection": 1.0}
+        if "sorter" in optics:
+            values["sorter"] = True
         return values
 
     def show_settings(self, settings: dict[str, Any]) -> None:
@@ -56,6 +68,8 @@ class _Simulator(SettingsForm):
         values = dict(settings)
         if "speed" in values:
             values["time"] = "real time" if values["speed"] == 1.0 else "as fast as possible"
+        sorter = ", with OAM sorter" if values.get("sorter") else ""
+        values.setdefault("optics", f"misaligned{sorter}" if values.get("misalignment") else "aligned")
         self.put(values)
 
 
