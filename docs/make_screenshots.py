@@ -20,6 +20,7 @@ SIZE = (1600, 1000)
 SEED = 5
 FIRST_ROUND = 46
 STAGES = ("choose", "components", "pixel", "compare", "figure")
+ALIGNMENT_STAGES = ("measured", "proposed", "applied", "aligned")
 
 
 def take(folder: Path, viewer: Any, session: Any, *, size: tuple[int, int] = SIZE) -> dict[str, Path]:
@@ -161,7 +162,9 @@ def take_unmixing(
     return pictures
 
 
-def take_alignment(folder: Path, viewer: Any, session: Any, target: str = "ronchigram") -> dict[str, Path]:
+def take_alignment(
+    folder: Path, viewer: Any, session: Any, target: str = "ronchigram", *, stages: Sequence[str] = ALIGNMENT_STAGES
+) -> dict[str, Path]:
     """Align a target of the simulated column in a window and take a picture of each stage.
 
     Parameters
@@ -174,11 +177,12 @@ def take_alignment(folder: Path, viewer: Any, session: Any, target: str = "ronch
         Connected to an instrument with something to align.
     target : str
         ``"ronchigram"`` or ``"oam-sorter"``.
+    stages : sequence of str
+        Of `ALIGNMENT_STAGES`: which pictures are wanted.
 
     Returns
     -------
     dict of str to Path
-        ``measured``, ``proposed``, ``applied`` and ``aligned``.
     """
     from napari_smarttem.widgets import launch
     from napari_smarttem.widgets.base import open_dock
@@ -194,6 +198,8 @@ def take_alignment(folder: Path, viewer: Any, session: Any, target: str = "ronch
         return not dock._starting and not session.status.active and dock.record.going is None
 
     def picture(stage: str) -> None:
+        if stage not in stages:
+            return
         viewer.window.resize(*SIZE)
         _settle(0.8)
         pictures[stage] = folder / f"alignment-{target}-{stage}.png"
@@ -288,7 +294,8 @@ def main() -> int:
                 bind_session(viewer, session)
                 column = {"misalignment": 1.0, "optics_imperfection": 1.0, "speed": None, "seed": SEED} | made_with
                 session.connect("simulator", **column).result(60.0)
-                for path in take_alignment(STATIC, viewer, session, target).values():
+                stages = ("applied",) if target == "oam-sorter" else ("measured", "proposed", "aligned")
+                for path in take_alignment(STATIC, viewer, session, target, stages=stages).values():
                     print(path)
                 viewer.close()
     return 0
