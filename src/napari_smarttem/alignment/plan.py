@@ -202,7 +202,7 @@ class Alignment:
 
     def _inside(self, values: np.ndarray) -> np.ndarray:
         limits = self.belief.limits
-        return np.clip(values, [one.minimum for one in limits], [one.maximum for one in limits])
+        return np.asarray(np.clip(values, [one.minimum for one in limits], [one.maximum for one in limits]))
 
     def _set(self, values: np.ndarray) -> Generator[Any, StepResult, bool]:
         """Set the controls in steps that none exceeds; False where the instrument refused."""

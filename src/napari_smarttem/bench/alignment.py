@@ -165,7 +165,7 @@ def speed(estimator: Any) -> dict[str, Any]:
     coefficients = draw_published(np.random.default_rng(0), 4)
     rates = {
         pixels: 4
-        / best(lambda p=pixels: simulate(Geometry(300e3, 30.0, p), coefficients, ESTIMATED, oversampling=1), 3)  # type: ignore[misc]
+        / best(lambda p=pixels: simulate(Geometry(300e3, 30.0, p), coefficients, ESTIMATED, oversampling=1), 3)
         for pixels in (512, 256)
     }
     return {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..schema import BadInput
 
 
-class PatchSpectrumNet(nn.Module):
+class PatchSpectrumNet(nn.Module):  # type: ignore[misc, unused-ignore]
     """Reads local spectra on a square grid of places: one encoder for all places, then all places together.
 
     Parameters
@@ -58,7 +58,7 @@ class PatchSpectrumNet(nn.Module):
         return mean, log_variance.clamp(-12.0, 6.0), self.local(code)
 
 
-class ImageNet(nn.Module):
+class ImageNet(nn.Module):  # type: ignore[misc, unused-ignore]
     """A plain convolutional network on a square image, ending in means and log variances.
 
     Parameters
@@ -91,7 +91,7 @@ class ImageNet(nn.Module):
         return mean, log_variance.clamp(-12.0, 6.0)
 
 
-class StridedNet(nn.Module):
+class StridedNet(nn.Module):  # type: ignore[misc, unused-ignore]
     """A lean convolutional network that keeps places: strides instead of pooling, and no average over the picture.
 
     Parameters
@@ -130,7 +130,7 @@ class StridedNet(nn.Module):
         return mean, log_variance.clamp(-12.0, 6.0)
 
 
-class PatternDecoder(nn.Module):
+class PatternDecoder(nn.Module):  # type: ignore[misc, unused-ignore]
     """A few settings -> a picture, by a network that knows no physics: dense layers, then convolutions that double the picture.
 
     Parameters

@@ -93,7 +93,7 @@ def closed_loop(
     With `learned`, a run of eight frames (`alignment.settings.LEARNING`) learns the controls first; then the column is misaligned
     anew, as on another day, and what counts begins.
     """
-    instrument = Guard(
+    instrument: Any = Guard(
         connect("simulator", seed=seed, speed=None, high_tension_v=300e3, misalignment=1.0, optics_imperfection=1.0,
                 specimen="two-phase")
     )  # fmt: skip
