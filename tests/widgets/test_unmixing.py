@@ -314,6 +314,7 @@ def test_dragging_a_window_shows_its_map(unmixed, window, qtbot, truth):
         expected = data[:, :, (energy >= low) & (energy <= high)].sum(axis=-1)
         assert np.allclose(unmixed.bench.layers.window.data, expected)
     unmixed.pixel.of.setCurrentText("data − model")
+    assert unmixed.bench.layers.window.name == "window, data − model"
     assert abs(float(np.mean(unmixed.bench.layers.window.data))) < 0.05 * float(expected.mean())
     layers = len(window.layers)
     unmixed.pixel.window.setChecked(False)

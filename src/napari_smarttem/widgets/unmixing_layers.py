@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..schema import Axis, Field2D, Frame
-from .layers import METADATA_KEY, live_layer, show_image, unwrapped
+from .layers import METADATA_KEY, layer_name, live_layer, show_image, unwrapped
 from .live_maps import PatchGrid
 
 if TYPE_CHECKING:
@@ -258,11 +258,20 @@ class UnmixingLayers:
         layer = live_layer(viewer, self.window)
         frame = self.canvas.image(values, name, {"simulated": simulated})
         if layer is not None and layer.data.shape == frame.shape:
-            # Nothing but the values changes while the window is dragged: the layer is not built anew.
-            layer.data = np.asarray(frame.data)
-            layer.contrast_limits_range = (min(low, 0.0), max(high, low + 1e-6))
-            layer.contrast_limits = (low, max(high, low + 1e-6))
-            layer.name = frame.signal
+            # While the window is dragged only values change: they are put in place, and nothing else is worked out anew.
+            if not layer.data.flags.writeable:
+                layer.data = np.array(frame.data)
+            else:
+                layer.data[...] = frame.data
+                layer.refresh(extent=False, thumbnail=False, highlight=False)
+            high = max(high, low + 1e-6)
+            if not np.allclose(layer.contrast_limits, (low, high), rtol=0.02, atol=0.01 * (high - low)):
+                bottom, top = layer.contrast_limits_range
+                layer.contrast_limits_range = (min(low, float(bottom)), max(high, float(top)))
+                layer.contrast_limits = (low, high)
+            title = layer_name(frame.signal, simulated=simulated)
+            if not layer.name.startswith(title):
+                layer.name = title
             return
         active = viewer.layers.selection.active
         self.window = show_image(
