@@ -230,7 +230,10 @@ def test_what_fails_is_said_in_a_sentence_and_the_optics_are_put_back(viewer, se
     assert session.status.outcome == "failed"
     assert words in dock.verdict.text()
     faulty.repair()
-    if fault.kind != "dropped":  # over a lost connection nothing can be put back
+    if fault.kind == "dropped":  # over a lost connection nothing can be put back, and nobody is told that it was
+        assert "could not be put back" in dock.verdict.text()
+        assert "back where they were" not in dock.verdict.text()
+    else:
         assert column.optics.get() == before
         assert "back where they were" in dock.verdict.text()
     assert not dock.record.undoable("ronchigram")
@@ -303,6 +306,25 @@ def test_the_loop_is_stopped_and_the_optics_go_back(dock, column, estimator, qtb
     assert dock.session.status.outcome == "stopped"
     assert all(value == 0.0 for value in column.optics.get().values())
     assert not dock.record.undoable("ronchigram")
+
+
+def test_a_camera_that_fails_in_the_middle_of_the_loop_ends_it_with_the_optics_restored(
+    viewer, session, column, estimator, qtbot
+):
+    from napari_smarttem.alignment import plan
+
+    original = plan.Estimator
+    plan.Estimator = lambda model: estimator
+    try:
+        session.use(Faulty(column, [Fault("beam_gone", calls=("acquire_image",), at=(1,))]))
+        dock = opened(viewer, qtbot)
+        dock.auto_button.click()
+        done(dock, qtbot)
+    finally:
+        plan.Estimator = original
+    assert session.status.outcome == "failed" or "given up" in dock.verdict.text()
+    assert "beam" in dock.verdict.text() or "given up" in dock.verdict.text()
+    assert all(value == 0.0 for value in column.optics.get().values())
 
 
 def slow(acquire):

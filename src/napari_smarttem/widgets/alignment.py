@@ -278,7 +278,9 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         elif entry is not None:
             self._show_verdict(entry)
         if outcome == "failed":
-            sentence = f"{reason.rstrip('.')}. The controls are back where they were."
+            # the engine's reason says where something could not be put back
+            restored = "" if "could not" in reason else " The controls are back where they were."
+            sentence = f"{reason.rstrip('.')}.{restored}"
             self._say_verdict(sentence, POOR)
             self.say("error", sentence)
         self.proposal.show_changes((), {})
