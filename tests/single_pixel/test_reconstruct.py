@@ -113,10 +113,13 @@ def test_a_wrong_predictor_is_told(pool, specimen):
     posterior = Posterior(16, 1e5, model_error=0.01)
     posterior.add(wrong, signals_of(pool.patterns[:200], specimen, 1e5))
     posterior.choose_strength()
+    posterior.settle(4)
     assert "calibrate anew" in posterior.remark()
     good = Posterior(16, 1e5, model_error=0.01)
     good.add(pool.patterns[:200], signals_of(pool.patterns[:200], specimen, 1e5))
     good.choose_strength()
+    good.settle(4)
+    assert 0.1 < good.misfit() < 1.5
     assert good.remark() == ""
 
 

@@ -148,7 +148,7 @@ class PatternDecoder(nn.Module):  # type: ignore[misc, unused-ignore]
         self.dense = nn.Sequential(
             nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 8 * self.side**2)
         )
-        self.double = nn.Sequential(
+        self.enlarge = nn.Sequential(
             nn.GELU(), nn.Conv2d(8, 32, 3, padding=1), nn.PixelShuffle(2),
             nn.GELU(), nn.Conv2d(8, 16, 3, padding=1), nn.PixelShuffle(2),
             nn.GELU(), nn.Conv2d(4, 1, 3, padding=1),
@@ -157,7 +157,7 @@ class PatternDecoder(nn.Module):  # type: ignore[misc, unused-ignore]
     def forward(self, settings: Tensor) -> Tensor:
         """Pictures, (batch, pixels, pixels), of settings (batch, inputs)."""
         seen = self.dense(settings).reshape(-1, 8, self.side, self.side)
-        return torch.nn.functional.softplus(self.double(seen)[:, 0], beta=4.0)
+        return torch.nn.functional.softplus(self.enlarge(seen)[:, 0], beta=4.0)
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {

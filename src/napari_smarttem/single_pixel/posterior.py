@@ -18,6 +18,7 @@ EDGE = 0.004
 STRENGTHS = np.logspace(-1.0, 3.0, 9)
 LARGEST = 128
 LEAST_TO_JUDGE = 96
+LARGEST_MISFIT = 1.5
 
 
 class Posterior:
@@ -59,7 +60,6 @@ class Posterior:
         self._factor: np.ndarray | None = None
         self._pending: list[tuple[np.ndarray, float]] = []
         self._absorbed = 0
-        self._tuned_at = 0
 
     @property
     def count(self) -> int:
@@ -175,7 +175,6 @@ class Posterior:
         _, best, misfit = min(misfits)
         self.strength = best if np.isfinite(misfit) else before
         self.inflation = max(1.0, misfit) if np.isfinite(misfit) else self.inflation
-        self._tuned_at = len(signals)
         return self.strength
 
     def retune(self) -> float:
@@ -214,12 +213,27 @@ class Posterior:
         """Signals that the present picture would give."""
         return np.asarray(np.asarray(patterns).reshape(len(patterns), -1) @ self.picture.ravel())
 
+    def misfit(self, most: int = 128) -> float:
+        """Mean squared residual of signals that were taken in, over what noise leaves of it; 1 where patterns are as predicted.
+
+        The residual of a fitted signal has the variance ``(1 - h)`` of its noise, h being how much the signal determines itself. At most
+        `most` signals, spread over the run, are looked at.
+        """
+        patterns, signals, weights = self.patterns, self.signals, np.concatenate(self._weights)
+        some = np.unique(np.linspace(0, len(signals) - 1, most).astype(int))
+        itself = (self.spread(patterns[some]) ** 2).sum(axis=0) / self.inflation * weights[some]
+        apart = (self.predicted(patterns[some]) - signals[some]) ** 2 * weights[some]
+        return float(apart.sum() / np.maximum(1.0 - itself, 0.02).sum())
+
     def remark(self) -> str:
         """One sentence where the signals scatter more than they should; empty where all is well."""
-        if self.inflation <= 3.0 or self._tuned_at < LEAST_TO_JUDGE:
+        if self.count < LEAST_TO_JUDGE:
+            return ""
+        scatter = self.misfit()
+        if scatter <= LARGEST_MISFIT:
             return ""
         return (
-            f"The signals scatter {self.inflation**0.5:.1f} times more than counting noise and the predictor's error explain; "
+            f"The signals scatter {scatter**0.5:.1f} times more than counting noise and the predictor's error explain; "
             "the patterns are probably not as predicted: calibrate anew, or trust the picture less."
         )
 
