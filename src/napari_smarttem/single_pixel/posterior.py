@@ -18,7 +18,7 @@ EDGE = 0.004
 STRENGTHS = np.logspace(-1.0, 3.0, 9)
 LARGEST = 128
 LEAST_TO_JUDGE = 96
-LARGEST_MISFIT = 1.5
+LARGEST_MISFIT = 1.25  # the mean of 128 squares scatters by 0.125
 
 
 class Posterior:
@@ -216,7 +216,7 @@ class Posterior:
     def misfit(self, most: int = 128) -> float:
         """Mean squared residual of signals that were taken in, over what noise leaves of it; 1 where patterns are as predicted.
 
-        The residual of a fitted signal has the variance ``(1 - h)`` of its noise, h being how much the signal determines itself. At most
+        A fitted signal leaves ``(1 - h)`` of the variance of its noise, h being how much the signal determines itself. At most
         `most` signals, spread over the run, are looked at.
         """
         patterns, signals, weights = self.patterns, self.signals, np.concatenate(self._weights)
