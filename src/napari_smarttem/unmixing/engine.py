@@ -138,7 +138,7 @@ def unmix(
                 start=subspace,
                 progress=lambda fraction, word: report(0.6 + 0.05 * fraction, word),
                 cancel=cancel,
-                )
+            )
             scree = rank.choose(image, subspace, wanted, largest=largest, seed=seed)
         problem = Problem(image, subspace, scree.chosen, np.random.default_rng(seed), dict(options), report)
         report(0.65, "endmembers")
