@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +55,8 @@ def load(file: Path, half_angle_mrad: float | None) -> tuple[np.ndarray, float]:
     BadInput
         No such file, not one image, or no calibration.
     """
+    import numpy as np
+
     from .schema import BadInput
 
     if not file.is_file():
