@@ -216,27 +216,25 @@ def damage_figures(plate: Plate, names: tuple[str, ...], seeds: range, *, patter
 
 
 def model_error_figures(plate: Plate, names: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """Pictures with a predictor that is out of date by 0.1 V of charging, and whether the reconstruction says so."""
-    rng = np.random.default_rng([seed, 69])
-    offset = 0.1 * rng.standard_normal(plate.decoder.needles)
-    stale = pool_for(plate.caustics, plate.decoder.with_offset(offset), plate_pixels(plate), 600, seed)
-    fresh = pool_for(plate.caustics, plate.decoder, plate_pixels(plate), 600, seed)
-    wrong, right, told, best_linear = [], [], [], []
-    for name, truth in specimens(plate_pixels(plate), seed + 100).items():
-        if name not in names:
-            continue
-        settings: dict[str, Any] = {"patterns": 256, "electrons": 1e5, "seed": seed}
-        run_stale, run_fresh = image(stale, truth, "random", **settings), image(fresh, truth, "random", **settings)
-        wrong.append(run_stale.errors[-1])
-        right.append(run_fresh.errors[-1])
-        told.append(bool(run_stale.posterior.remark()) and not run_fresh.posterior.remark())
-        shown = stale.predicted[run_stale.index]
-        best_linear.append(error_of(ridge(shown, np.array(run_stale.signals), 1e5), truth))
+    """Pictures with a predictor that is out of date by 0.1 and 0.3 V of charging, and whether the reconstruction says so."""
+    settings: dict[str, Any] = {"patterns": 256, "electrons": 1e5, "seed": seed}
+    side = plate_pixels(plate)
+    found: dict[str, list[float]] = {}
+    for volts in (0.0, 0.1, 0.3):
+        offset = volts * np.random.default_rng([seed, 69]).standard_normal(plate.decoder.needles)
+        stale = pool_for(plate.caustics, plate.decoder.with_offset(offset), side, 600, seed)
+        for name in names:
+            truth = specimens(side, seed + 100)[name]
+            one = image(stale, truth, "random", **settings)
+            linear = ridge(stale.predicted[one.index], np.array(one.signals), settings["electrons"])
+            found.setdefault(f"at_{volts:g}_v", []).append(one.errors[-1])
+            found.setdefault(f"ridge_at_{volts:g}_v", []).append(error_of(linear, truth))
+            found.setdefault(f"told_at_{volts:g}_v", []).append(float(bool(one.posterior.remark())))
+    mean = {name: float(np.mean(values)) for name, values in found.items()}
+    told = {name: value for name, value in mean.items() if name.startswith("told")}
     return {
-        "miscalibrated_nrmse": figure(
-            float(np.mean(wrong)), "<=", None, calibrated=float(np.mean(right)), ridge=float(np.mean(best_linear))
-        ),
-        "miscalibration_told": figure(float(np.mean(told)), ">=", 1.0),
+        "miscalibrated_nrmse": figure(mean["at_0.3_v"], "<=", None, **{k: v for k, v in mean.items() if k not in told}),
+        "miscalibration_told": figure(min(mean["told_at_0.1_v"], mean["told_at_0.3_v"]), ">=", 1.0, **told),
     }
 
 
