@@ -301,6 +301,7 @@ def test_the_loop_is_stopped_and_the_optics_go_back(dock, column, estimator, qtb
     monkeypatch.setattr(column.camera, "acquire_image", slow(column.camera.acquire_image))
     dock.auto_button.click()
     qtbot.waitUntil(lambda: column.optics.get()["C1"] != 0.0, timeout=WAIT)
+    qtbot.waitUntil(dock.bar.stop_button.isEnabled, timeout=WAIT)
     dock.bar.stop_button.click()
     done(dock, qtbot)
     assert dock.session.status.outcome == "stopped"
