@@ -153,7 +153,9 @@ def build_parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
 
     check = commands.add_parser(
-        "check", parents=[common, machine_readable], help="try what a DigitalMicrograph server offers, within safe limits"
+        "check",
+        parents=[common, machine_readable],
+        help="try what a DigitalMicrograph server offers, within safe limits",
     )
     check.add_argument("address", metavar="ADDRESS", help="as the server printed it: tcp://HOST:PORT")
     check.add_argument("--token", default="", help="as the server printed it (default: $SMARTTEM_DM_TOKEN)")

@@ -82,9 +82,9 @@ def _outermost(frame: FrameType | None) -> tuple[FrameType | None, FrameType | N
         frame = frame.f_back
     stack.reverse()
     above_bench = [f for f in stack if not f.f_code.co_filename.startswith((_BENCH, "<frozen"))]
-    ours = next((f for f in above_bench if f.f_code.co_filename.startswith(_PACKAGE)), None)
-    if ours is not None:
-        return ours, None, inside
+    ours = [f for f in above_bench if f.f_code.co_filename.startswith(_PACKAGE)]
+    if ours:
+        return ours[0], None, f"{_name(ours[-1])} (line {ours[-1].f_lineno}), {inside}"
     last_of_bench = max((i for i, f in enumerate(stack) if f.f_code.co_filename.startswith(_BENCH)), default=-1)
     rest = stack[last_of_bench + 1 :]
     return None, rest[0] if rest else None, inside
