@@ -307,7 +307,8 @@ def test_the_gui_thread_stays_free_while_hundreds_of_points_come_in(viewer, sess
     costs = []
     monkeypatch.setattr(relay._Slot, "deliver", _timed(relay._Slot.deliver, costs))
     monkeypatch.setattr(LiveMaps, "draw", _timed(LiveMaps.draw, costs))
-    dock.live.maps.windows.add(456, 501, "Ti L")
+    # The maps are there, empty, before the first spectrum: napari takes too long over a new layer to build it in between.
+    desk.until(lambda: "Ti L" in dock.live.maps.layers)
     desk.press(dock.run.start_button)
     desk.until(lambda: not session.status.active)
     assert session.status.outcome == "finished"

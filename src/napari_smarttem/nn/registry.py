@@ -1,4 +1,4 @@
-"""Trained weights by name: a folder with ``weights.safetensors``, ``card.json`` (how they were made) and ``card.md`` (the same to read).
+"""Trained weights by name: a folder with ``weights.safetensors``, ``card.json`` (how they were made), ``card.md`` (to read).
 
 The card holds the architecture, so that weights load into the right network, and the weights' sha256, which is checked: weights
 that are not the ones the card speaks of are refused. Nothing here unpickles anything.

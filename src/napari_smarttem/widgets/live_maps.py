@@ -148,6 +148,14 @@ class LiveMaps:
                 drew = True
         return drew
 
+    def prepare(self) -> None:
+        """Build the layers of windows that have none yet, empty, so that the first spectrum need not wait for it."""
+        if self._viewer is None or self._grid is None:
+            return
+        for window in self.windows:
+            if window.name not in self.layers:
+                self._draw(window)
+
     def _draw(self, window: EnergyWindow) -> None:
         layer = self.layers.get(window.name)
         if layer is not None and live_layer(self._viewer, layer) is None:

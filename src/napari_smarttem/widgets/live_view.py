@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from ..schema import Acquire, AwaitReview, Field2D, Frame, Note, Scan, StepResult
+from ..schema import Acquire, AwaitReview, Axis, Field2D, Frame, Note, Scan, StepResult
+from .background import run_in_background
 from .base import Relay, session_for
 from .energy_windows import windows_of
 from .layers import SIMULATED_MARK, live_layer, show_image, unwrapped
 from .live_maps import LiveMaps
 from .region_layer import RegionLayer
 from .review_layer import review_layer_for
+
+log = logging.getLogger(__name__)
 
 MAPS_MS = 110
 KEPT_SPECTRA = 20_000
@@ -60,6 +64,7 @@ class LiveView(QObject):
         self._relay.listen(self.session.instrument_changed, self._instrument_changed)
         self._relay.listen(self.session.step_finished, self._results, every=True)
         self._relay.listen(self.session.review.changed, self._review_changed)
+        self._relay.listen(self.session.review.opened, self._review_opened)
         self._timer = QTimer(self)
         self._timer.setInterval(MAPS_MS)
         self._timer.timeout.connect(self._draw_maps)
@@ -125,7 +130,7 @@ class LiveView(QObject):
         largest = max(field.height_nm, field.width_nm) / 40 if field is not None else 5.0
         if len(places) < 3:
             return largest
-        # A hundred of them tell it well enough. No k-d tree: importing scipy here would wait for the instrument thread's own imports.
+        # A hundred of them tell it well enough. No k-d tree: importing scipy here would wait for the instrument's own imports.
         some = places[:: max(1, len(places) // 100)]
         squared = np.square(some[:, None, :] - places[None, :, :]).sum(axis=2)
         distance = np.sqrt(np.partition(squared, 1, axis=1)[:, 1])
@@ -134,6 +139,28 @@ class LiveView(QObject):
     def _review_changed(self, _: Any) -> None:
         if not len(self.maps):
             self._clear_maps()
+
+    def _review_opened(self, _: Any) -> None:
+        """Have the layers of the maps built while the person looks at the proposal: each takes napari some tenths of a second."""
+        guard = self.session.instrument
+        if guard is None or guard.spectrometer is None or not self.session.review.items():
+            return
+        if len(self.windows):
+            self.maps.prepare()
+            return
+        # asked in the background: at a real instrument every one of these is a question over a wire
+        spectrometer = guard.spectrometer
+        run_in_background(
+            lambda _cancel: (spectrometer.signal, _energy_axis(spectrometer), spectrometer.channels),
+            self._prepare_maps,
+            lambda error: log.info("no windows are suggested before the first spectrum: %s", error),
+            owner=self,
+        )
+
+    def _prepare_maps(self, spectrum: tuple[str, Axis, int]) -> None:
+        if not len(self.windows) and self.session.review.is_open:
+            self._suggest_windows(*spectrum)
+            self.maps.prepare()
 
     def _results(self, results: list[StepResult]) -> None:
         newest: tuple[Frame, str] | None = None
@@ -146,7 +173,7 @@ class LiveView(QObject):
                 frame = result.frames[0]
                 name = step.target_id or step.step_id
                 if not len(self.maps) and not len(self.windows):
-                    self._suggest_windows(frame)
+                    self._suggest_windows(frame.signal, frame.axes[-1], frame.shape[-1])
                 if len(self.spectra) < KEPT_SPECTRA:
                     self.spectra[name] = frame
                 self.maps.add(step.y_nm - step.drift_nm[0], step.x_nm - step.drift_nm[1], frame)
@@ -170,14 +197,13 @@ class LiveView(QObject):
                 if live_layer(self.viewer, layer) is not None and layer.opacity == 1.0:
                     layer.opacity = 0.5
 
-    def _suggest_windows(self, frame: Frame) -> None:
+    def _suggest_windows(self, signal: str, axis: Axis, channels: int) -> None:
         from .suggested_windows import suggested_windows
 
         guard = self.session.instrument
         elements = guard.info.details.get("elements", ()) if guard is not None else ()
         if isinstance(elements, (list, tuple)):
-            axis = frame.axes[-1]
-            self.windows.set_all(suggested_windows(map(str, elements), frame.signal, axis, frame.shape[-1]))
+            self.windows.set_all(suggested_windows(map(str, elements), signal, axis, channels))
 
     def _respace(self) -> None:
         if not len(self.maps):
@@ -212,6 +238,10 @@ class LiveView(QObject):
             kept = active is not None and active in viewer.layers
             viewer.layers.selection.active = active if kept else seen
         self.overview_changed.emit()
+
+
+def _energy_axis(spectrometer: Any) -> Axis:
+    return Axis(name="energy", units="eV", scale=spectrometer.dispersion_ev, offset=spectrometer.energy_offset_ev)
 
 
 _views: weakref.WeakKeyDictionary[Any, LiveView] = weakref.WeakKeyDictionary()

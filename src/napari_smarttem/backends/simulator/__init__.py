@@ -75,8 +75,8 @@ def connect(
     sorter : bool
         Whether an orbital-angular-momentum sorter stands in the column, misaligned: a camera ``"sorter"`` and five controls.
     phase_plate : bool
-        Whether a programmable phase plate shapes the illumination: eight needles and a shift as controls, a camera ``"pattern"`` that
-        sees the illumination, and a detector ``"bucket"`` that counts all electrons behind the specimen.
+        Whether a programmable phase plate shapes the illumination: eight needles and a shift as controls, a camera ``"pattern"``
+        that sees the illumination, and a detector ``"bucket"`` that counts all electrons behind the specimen.
 
     Raises
     ------
