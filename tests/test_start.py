@@ -269,6 +269,7 @@ def test_an_x_display_leaves_no_trace_of_wayland(start, monkeypatch):
     """PyOpenGL would look for EGL's context beside Qt's GLX one, and find none."""
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
     monkeypatch.setenv("XDG_SESSION_TYPE", "wayland")
+    monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)  # as these tests themselves are run
     env = start.child_environment({"DISPLAY": ":5", "QT_QPA_PLATFORM": "xcb"})
     assert not {"WAYLAND_DISPLAY", "XDG_SESSION_TYPE"} & set(env)
     assert start.child_environment()["WAYLAND_DISPLAY"] == "wayland-0"
