@@ -97,12 +97,19 @@ def test_the_path_is_a_quarter_shorter_than_going_line_by_line(count):
 
 
 def test_a_thousand_points_take_a_second_at_most():
+    import sys
     import time
 
     places = np.random.default_rng(5).uniform(0, 200, (1000, 2))
-    started = time.process_time()
-    order = shortest_path(places)
-    assert time.process_time() - started <= 1.0
+    tracer = sys.gettrace()
+    sys.settrace(None)  # a coverage tracer that looks at every line takes longer than the lines themselves
+    try:
+        started = time.process_time()
+        order = shortest_path(places)
+        took = time.process_time() - started
+    finally:
+        sys.settrace(tracer)
+    assert took <= 1.0
     assert sorted(order) == list(range(1000))
 
 
