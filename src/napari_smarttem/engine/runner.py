@@ -47,29 +47,6 @@ LONG_EXPOSURE_S = 1.0
 """Exposures longer than this are broken off by a pause and made anew; shorter ones are let finish."""
 
 
-class Interrupt:
-    """The token detectors look at: set when the run stops, or when a long exposure is to make way for a pause."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def is_set(self) -> bool:
-        """True once stopping was asked for."""
-        return self._event.is_set()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` seconds; True where stopping was asked for."""
-        return self._event.wait(timeout)
-
-    def set(self) -> None:
-        """Ask the present exposure to stop."""
-        self._event.set()
-
-    def clear(self) -> None:
-        """Let exposures go on."""
-        self._event.clear()
-
-
 class Runner:
     """Runs one plan at a time on a guarded instrument.
 
@@ -105,7 +82,8 @@ class Runner:
         self._launch = launch or _start_thread
         self._lock = threading.RLock()
         self._status = RunStatus()
-        self._interrupt = Interrupt()
+        # The token detectors look at: set when the run stops, or when a long exposure is to make way for a pause.
+        self._interrupt = threading.Event()
         self._wake = threading.Event()
         self._over = threading.Event()
         self._over.set()
