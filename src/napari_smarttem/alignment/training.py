@@ -1,6 +1,6 @@
 """What ``smarttem train ronchigram`` trains: the network that reads local spectra, on data made on the way.
 
-Nineteen twentieths of the way the spectra are drawn from their expected values (fast); then they are those of whole simulated
+The first half of the way the spectra are drawn from their expected values (fast); then they are those of whole simulated
 frames, with everything that a formula leaves out. Voltage, half-angle and frame size are drawn too: half of the batches have the
 published ranges at 300 kV and 30 mrad, the others anything from 60 to 300 kV and 15 to 45 mrad.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 DIRECTIONS, LEVELS = 8, 40
-FORMULA_SHARE = 0.95
+FORMULA_SHARE = 0.5
 PUBLISHED_C1 = (-2000.0, -1000.0)
 PUBLISHED = {"A1": 100.0, "B2": 1000.0, "A2": 1000.0, "C3": 100.0}
 """Ranges in which the published network was trained: nm, and um for C3; half-ranges but for C1."""
@@ -94,7 +94,7 @@ class RonchigramTask:
     """See `nn.training.Task`."""
 
     name = "ronchigram"
-    steps = 2300
+    steps = 4000
     batch = 32
     rate = 1e-3
 
