@@ -256,5 +256,5 @@ class TargetReader:
             verdict="good",
             tolerance=tuple(map(float, target.tolerance)),
             figures=figures,
-            made_with={"method": "fit of the forward model", "target": target.name},
+            made_with={**target.provenance, "method": "fit of the forward model", "target": target.name},
         )
