@@ -14,7 +14,6 @@ from napari_smarttem.backends.registry import connect  # noqa: E402
 from napari_smarttem.nn.registry import load  # noqa: E402
 from napari_smarttem.physics.oam import PARAMETERS  # noqa: E402
 from napari_smarttem.physics.oam_range import HALF_RANGES  # noqa: E402
-from napari_smarttem.widgets import base  # noqa: E402
 from napari_smarttem.widgets.alignment import AlignmentDock  # noqa: E402
 
 WAIT = 60_000
