@@ -7,8 +7,9 @@ predictable to well within a fringe. Each batch is a Gauss-Newton step that reme
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -75,6 +76,29 @@ def calibrate(
     BadInput
         Too few patterns, values that are not finite, or a fit that did not find the patterns.
     """
+    stages = calibrating(biases_v, patterns, electrons, batch=batch, passes=passes, held_out=held_out)
+    while True:
+        try:
+            done, words = next(stages)
+        except StopIteration as end:
+            return cast("Calibration", end.value)
+        if progress is not None and progress(done, words):
+            raise Cancelled("the calibration was stopped; the decoder is as it was before.")
+
+
+def calibrating(
+    biases_v: np.ndarray,
+    patterns: np.ndarray,
+    electrons: float,
+    *,
+    batch: int = 10,
+    passes: int = 1,
+    held_out: float = 0.08,
+) -> Generator[tuple[float, str], None, Calibration]:
+    """`calibrate` in stages of about a second: yields the fraction done and a few words, returns the calibration.
+
+    Whoever drives it may stop between two stages.
+    """
     biases_v, patterns = np.asarray(biases_v, dtype=float), np.asarray(patterns, dtype=np.float32)
     _check(biases_v, patterns, electrons)
     order = np.argsort(np.sqrt((biases_v**2).mean(axis=1)), kind="stable")
@@ -87,21 +111,13 @@ def calibrate(
     fit = _Fit(start, np.linalg.inv(prior.covariance), electrons)
     batches = [used[i : i + batch] for i in range(0, len(used), batch)]
     total = len(batches) + passes * (len(used) / batch)
-
-    def tell(done: float, words: str) -> None:
-        if progress is not None and progress(min(1.0, done / total), words):
-            raise Cancelled("the calibration was stopped; the decoder is as it was before.")
-
     for number, part in enumerate(batches):
         fit.take_in(biases_v[part], patterns[part], rounds=3 if number < 8 else 2)
-        tell(number + 1, f"biases up to {np.abs(biases_v[part]).max():.2g} V, misfit {fit.misfit:.2f}")
+        words = f"biases up to {np.abs(biases_v[part]).max():.2g} V, misfit {fit.misfit:.2f}"
+        yield min(1.0, (number + 1) / total), words
     for number in range(passes):
-        begun = len(batches) * (1 + number)
-
-        def refining(done: float, begun: int = begun) -> None:
-            tell(begun + done * len(batches), "refining")
-
-        fit.refine(biases_v[used], patterns[used], refining)
+        for done in fit.refining(biases_v[used], patterns[used]):
+            yield min(1.0, (len(batches) * (1 + number) + done * len(batches)) / total), "refining"
     shown = aside if len(aside) else used
     predicted = fit.decoder.predict(biases_v[shown])
     noise = np.sqrt((predicted.sum((1, 2)) / electrons) / (predicted.reshape(len(shown), -1) ** 2).sum(1))
@@ -156,8 +172,8 @@ class _Fit:
             self.information, self.misfit = information, misfit
             looseness = 0.08 if turn == 0 else 0.05
 
-    def refine(self, biases_v: np.ndarray, patterns: np.ndarray, tell: Callable[[float], None]) -> None:
-        """One Gauss-Newton step with all patterns."""
+    def refining(self, biases_v: np.ndarray, patterns: np.ndarray) -> Iterator[float]:
+        """One Gauss-Newton step with all patterns; yields the fraction of them that was looked at."""
         here = _state(self.decoder)
         information, gain = self.prior_information.copy(), -self.prior_information @ (here - self.prior_state)
         misfits = []
@@ -168,7 +184,7 @@ class _Fit:
             )
             information, gain = information + found, gain + towards
             misfits.append(misfit)
-            tell(min(1.0, (start + 20) / len(biases_v)))
+            yield min(1.0, (start + 20) / len(biases_v))
         self.decoder = _with_state(self.decoder, here + np.linalg.solve(information, gain))
         self.information, self.misfit = information, float(np.mean(misfits))
 

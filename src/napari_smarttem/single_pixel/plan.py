@@ -7,36 +7,26 @@ else from the results that are sent in: a run that was killed is rebuilt from it
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..schema import (
-    AwaitReview,
-    BadInput,
-    InstrumentFault,
-    Note,
-    Plan,
-    PlanContext,
-    SetOptics,
-    StepResult,
-    TakeImage,
-    Target,
-    exposure_dose_e_per_a2,
-)
+from ..schema import AwaitReview, BadInput, Plan, PlanContext, PlanEstimate, TakeImage, Target, exposure_dose_e_per_a2
+from . import live
 from .adaptive import Choice, by_chance, most_contrast, most_informative, naive_divergence, stop_reason
-from .calibrate import calibrate, calibration_biases
-from .pool import Pool, predict_pool, settings_of_pool
+from .compare import expected_error
+from .plate_steps import PlateSteps, Steps
+from .pool import Pool, predict_pool, settings_of_pool, spot_raster
 from .posterior import Posterior
 from .predict import Decoder
 from .settings import SinglePixelSettings, parse
-from .watch import bucket_signal, check_predictor
+from .watch import bucket_signal
 
-Steps = Generator[Any, StepResult, Any]
-ELECTRON_C = 1.602176634e-19
 LARGEST_FAILURES = 10
+BATCHES_BETWEEN_CHECKS = 4
+"""At least, where signals that scatter too much ask for a check."""
 
 
 def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
@@ -58,41 +48,45 @@ def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
         raise BadInput(
             "Single-pixel imaging needs the beam current; give the instrument its beam current and start again."
         )
-    decoder = Decoder.load(Path(checked.calibration_file)) if checked.calibration_file else None
+    afresh = checked.calibrate_only or checked.generator == "measured"
+    stored = None if afresh else checked.calibration_file
+    decoder = Decoder.load(Path(stored)) if stored else None
     return _Run(checked, context, decoder).steps()
 
 
-class _Run:
+class _Run(PlateSteps):
     """State of one run."""
 
     def __init__(self, settings: SinglePixelSettings, context: PlanContext, decoder: Decoder | None) -> None:
-        self.settings, self.context, self.decoder = settings, context, decoder
-        assert context.beam_current_pa
-        self.electrons_per_s = context.beam_current_pa * 1e-12 / ELECTRON_C
+        super().__init__(settings, context, decoder)
         self.exposure_s = settings.exposure_s
         self.posterior = Posterior(settings.pixels, self.electrons_per_s * self.exposure_s)
-        self.pixel_nm = 0.0
-        self.origin_nm = (0.0, 0.0)
         self.dose = np.zeros(settings.pixels**2)
         self.spent = 0.0
+        self.electrons = 0.0
         self.measured = 0
-        self.failures = 0
-        self.checks = 0
+        self.wanted = settings.patterns
+        self.checked_at = 0
+        self.suspicious = False
         self.predicted_before = np.zeros(0)
 
     def steps(self) -> Plan:
         """All of it."""
         settings = self.settings
         if self.decoder is None:
-            yield from self._calibrate()
-        assert self.decoder is not None
-        yield from self._check()
+            yield from self.calibrate_plate(self._estimate(calibrating=True))
+        if settings.calibrate_only:
+            yield from self.note("end", "Done: the plate is calibrated.", data={"patterns": 0, "reason": "calibrated"})
+            return
+        yield from self._checked()
+        yield from self.note(
+            "begin", f"Up to {self.wanted} patterns follow.", estimate=self._estimate(calibrating=False)
+        )
         rng = np.random.default_rng([settings.seed, 1])
-        biases, shift = settings_of_pool(settings.pool, self.decoder, rng)
-        pool = predict_pool(self.decoder, biases, shift, settings.pixels)
+        pool = self._pool(rng)
         taken = np.zeros(len(pool), dtype=bool)
-        number, reason = 0, ""
-        while self.measured < settings.patterns and not reason:
+        number, reason, level = 0, "", "info"
+        while self.measured < self.wanted and not reason:
             if taken.all():
                 reason = "no pattern is left in the pool"
                 break
@@ -111,103 +105,66 @@ class _Run:
             yield from self._measure(index, pool, number)
             yield from self._settle(choice, number)
             if self.failures >= LARGEST_FAILURES:
-                reason = f"{self.failures} patterns failed one after the other"
+                reason = f"{self.failures} patterns failed one after the other (the last: {self.failure})"
+                level = "warning"
                 break
             number += 1
-            if settings.check_every and number % settings.check_every == 0 and self.measured < settings.patterns:
-                changed = yield from self._check()
-                if changed:
-                    pool = predict_pool(self.decoder, biases, shift, settings.pixels)
+            if self._check_is_due(number):
+                self.checked_at = number
+                if (yield from self._checked()):
+                    assert self.decoder is not None
+                    pool = predict_pool(self.decoder, pool.biases_v, pool.shift_px, settings.pixels)
         reason = reason or f"{self.measured} patterns are measured"
-        yield from self._note("end", f"Done: {reason}.", data={"patterns": self.measured, "reason": reason})
+        done = {"patterns": self.measured, "reason": reason}
+        yield from self.note("end", f"Done: {reason.rstrip('.')}.", level=level, data=done)
 
-    # -- the plate
-
-    def _calibrate(self) -> Steps:
+    def _estimate(self, *, calibrating: bool) -> PlanEstimate:
+        """What follows; setting and exposing are a step each, and a reviewed or failed pattern is not foreseen."""
         settings = self.settings
-        biases = calibration_biases(settings.calibration_patterns, np.random.default_rng([settings.seed, 2]))
-        yield from self._note("calibrate", f"Calibrating the phase plate with {len(biases)} patterns.")
-        used, patterns = [], []
-        for number, volts in enumerate(biases):
-            frame = yield from self._image(f"cal-{number:04d}", volts, np.zeros(2))
-            if frame is not None:
-                used.append(volts)
-                patterns.append(frame)
-        if len(patterns) < 20:
-            raise InstrumentFault(f"Only {len(patterns)} of {len(biases)} calibration patterns could be recorded.")
-        electrons = self.electrons_per_s * settings.pattern_exposure_s
-        result = calibrate(np.array(used), np.array(patterns) / electrons, electrons)
-        self.decoder = result.decoder
-        good = result.decoder.error < 0.2
-        yield from self._note(
-            "calibrated",
-            f"The plate is calibrated with {len(patterns)} patterns: error {result.decoder.error:.1%}, correlation with "
-            f"patterns not fitted {result.pearson:.3f} (their counting noise included)."
-            + ("" if good else " That is poor: measure more patterns."),
-            level="info" if good else "warning",
-            data={
-                "error": result.decoder.error,
-                "pearson": result.pearson,
-                "nrmse": result.nrmse,
-                "misfit": result.misfit,
-            },
+        ahead = 0 if calibrating and settings.calibrate_only else self.wanted
+        checks = settings.check_every and ahead // (settings.batch * settings.check_every)
+        images = settings.calibration_patterns if calibrating else 0
+        images += (checks + int(calibrating and ahead > 0)) * settings.check_patterns
+        settle = self.context.settle_s
+        return PlanEstimate(
+            steps=2 * (images + ahead),
+            duration_s=images * (settle + settings.pattern_exposure_s) + ahead * (settle + self.exposure_s),
+            dose_e_per_a2=ahead * self._dose_of(self.exposure_s),
         )
 
-    def _image(self, step_id: str, volts: np.ndarray, shift: np.ndarray) -> Steps:
-        """Counts of the pattern camera for some biases, or None where it failed."""
+    def _pool(self, rng: np.random.Generator) -> Pool:
+        """What can be chosen from. A raster gets the electrons of the patterns it is to be compared with."""
         settings = self.settings
-        if not (yield from self._set(f"{step_id}-set", volts, shift)):
-            return None
-        result = yield from self._do(
-            TakeImage(step_id=step_id, exposure_s=settings.pattern_exposure_s, camera=settings.pattern_camera)
-        )
-        if not result.ok:
-            return None
-        frame = result.frames[0]
-        if not self.pixel_nm and frame.axes[0].units == "nm":
-            ratio = frame.shape[0] / settings.pixels
-            y, x = frame.axes
-            self.pixel_nm = y.scale * ratio
-            self.origin_nm = (y.offset - y.scale / 2, x.offset - x.scale / 2)
-        return np.asarray(frame.data, dtype=np.float32)
-
-    def _check(self) -> Steps:
-        """Compare fresh patterns with the decoder; True where it had to be changed."""
-        settings = self.settings
+        if self.recorded is not None:
+            return self.recorded
         assert self.decoder is not None
-        name = f"check-{self.checks}"
-        rng = np.random.default_rng([settings.seed, 3, self.checks])
-        self.checks += 1
-        volts, frames = [], []
-        for number, bias in enumerate(
-            0.5 * calibration_biases(2 * settings.check_patterns, rng)[-settings.check_patterns :]
-        ):
-            counts = yield from self._image(f"{name}-{number}", bias, np.zeros(2))
-            if counts is not None:
-                volts.append(bias)
-                frames.append(counts)
-        if not frames:
-            yield from self._note(
-                f"{name}-note", "The predictor could not be checked: no pattern came.", level="warning"
-            )
+        if settings.generator == "spot":
+            pool = spot_raster(self.decoder, settings.patterns, settings.pixels)
+            self.exposure_s *= settings.patterns / len(pool)
+            self.posterior.electrons = self.electrons_per_s * self.exposure_s
+            self.wanted = len(pool)
+            return pool
+        return predict_pool(self.decoder, *settings_of_pool(settings.pool, self.decoder, rng), settings.pixels)
+
+    def _checked(self) -> Steps:
+        changed = yield from self.check()
+        self.posterior.model_error = self.model_error
+        return changed
+
+    def _check_is_due(self, number: int) -> bool:
+        every = self.settings.check_every
+        if not every or self.measured >= self.wanted:
             return False
-        electrons = self.electrons_per_s * settings.pattern_exposure_s
-        check = check_predictor(self.decoder, np.array(volts), np.array(frames) / electrons, electrons)
-        self.decoder = check.decoder
-        self.posterior.model_error = max(check.decoder.error, min(check.after, 1.0))
-        yield from self._note(
-            f"{name}-note",
-            check.remark,
-            level="warning" if check.changed else "info",
-            data={"before": check.before, "after": check.after, "dead": sorted(self.decoder.dead)},
-        )
-        return check.changed
+        return number % every == 0 or (self.suspicious and number - self.checked_at >= BATCHES_BETWEEN_CHECKS)
 
     # -- one batch
 
     def _choose(self, pool: Pool, taken: np.ndarray, rng: np.random.Generator, number: int) -> Choice:
         settings = self.settings
-        count = min(settings.batch, settings.patterns - self.measured)
+        count = min(settings.batch, self.wanted - self.measured)
+        if settings.generator == "spot":
+            index = np.flatnonzero(~taken)[:count]
+            return Choice(index, np.full(len(index), np.nan))
         if settings.rule == "random" or (number == 0 and settings.rule != "contrast"):
             return by_chance(pool.patterns, count, rng, taken=taken)
         if settings.rule == "contrast":
@@ -243,13 +200,18 @@ class _Run:
                     reason=f"brings a pixel to {peak[k]:.3g} e/Å², the limit is {limit:g}",
                 )
             )
-        result = yield from self._do(
-            AwaitReview(
-                step_id=f"dose-{number}",
-                targets=tuple(targets),
-                prompt=f"{len(targets)} patterns bring a pixel above {limit:g} e/Å²: approve or reject them.",
-            )
+        step = AwaitReview(
+            step_id=f"dose-{number}",
+            targets=tuple(targets),
+            prompt=f"{len(targets)} patterns bring a pixel above {limit:g} e/Å²: approve or reject them.",
         )
+        if live.watched():
+            shape = self.posterior.picture.shape
+            ids = [t.target_id for t in targets]
+            shown = {i: pool.patterns[index[k]].reshape(shape) for i, k in zip(ids, above, strict=True)}
+            doses = {i: per_pattern[k].reshape(shape) for i, k in zip(ids, above, strict=True)}
+            live.tell(live.Vetting(step, shown, doses))
+        result = yield from self.do(step)
         approved = set() if result.review is None else {t.target_id for t in result.review.approved}
         refused = {int(index[k]) for k, t in zip(above, targets, strict=True) if t.target_id not in approved}
         return np.array([k for k in index if int(k) not in refused], dtype=int)
@@ -258,30 +220,43 @@ class _Run:
         for k in index:
             step_id = f"b{number:04d}-{int(k)}"
             pattern = pool.patterns[k]
-            if not (yield from self._set(f"{step_id}-set", pool.biases_v[k], pool.shift_px[k])):
+            if not (yield from self.set_plate(f"{step_id}-set", pool.biases_v[k], pool.shift_px[k])):
                 continue
-            result = yield from self._do(
+            result = yield from self.do(
                 TakeImage(step_id=step_id, exposure_s=self.exposure_s, camera=self.settings.bucket)
             )
             if not result.ok:
                 self.failures += 1
+                self.failure = result.reason
                 continue
             self.spent += self._dose_of(self.exposure_s)
+            self.electrons += self.electrons_per_s * self.exposure_s
             self.dose += self._pixel_dose(pattern)
             self.measured += 1
             signal, wrong = bucket_signal(result.frames[0], self.electrons_per_s * self.exposure_s)
             if wrong:
                 self.failures += 1
+                self.failure = wrong
                 shorter = "saturates" in wrong
                 if shorter:
                     self.exposure_s /= 2
                     self.posterior.electrons = self.electrons_per_s * self.exposure_s
                 text = f"Pattern {step_id} is left out: {wrong}"
                 text += f"; the exposure is now {self.exposure_s:.3g} s." if shorter else "."
-                yield from self._note(f"{step_id}-note", text, level="warning")
+                yield from self.note(f"{step_id}-note", text, level="warning")
                 continue
             self.failures = 0
-            self.predicted_before = np.append(self.predicted_before, self.posterior.predicted(pattern[None]))
+            expected = self.posterior.predicted(pattern[None])
+            self.predicted_before = np.append(self.predicted_before, expected)
+            if live.watched() and not self.replayed:
+                shape = self.posterior.picture.shape
+                picture = self.posterior.glimpse(pattern, signal)
+                live.tell(
+                    live.Seen(
+                        result.step, pattern.reshape(shape), picture, self.dose.reshape(shape).copy(), signal,
+                        float(expected[0]), self.posterior.count + 1,
+                    )
+                )  # fmt: skip
             self.posterior.add(pattern[None], np.array([signal]))
 
     def _settle(self, choice: Choice, number: int) -> Steps:
@@ -292,17 +267,23 @@ class _Run:
             posterior.retune()
         posterior.settle()
         gain = choice.gain_nats[np.isfinite(choice.gain_nats)]
-        remark = posterior.remark()
-        yield from self._note(
+        scatter = posterior.scatter()
+        remark = posterior.remark(scatter) if scatter is not None else ""
+        self.suspicious = bool(remark)
+        uncertainty = posterior.uncertainty()
+        yield from self.note(
             f"picture-{number:04d}",
             f"{posterior.count} patterns, {self.spent:.3g} e/Å². {remark}".strip(),
             level="warning" if remark else "info",
             data={
                 "picture": np.round(posterior.picture, 4).tolist(),
-                "uncertainty": np.round(posterior.uncertainty(), 4).tolist(),
+                "uncertainty": np.round(uncertainty, 4).tolist(),
                 "dose_e_per_a2": np.round(self.dose.reshape(posterior.picture.shape), 3).tolist(),
                 "patterns": posterior.count,
                 "spent_e_per_a2": self.spent,
+                "electrons": self.electrons,
+                "expected_error": expected_error(posterior.picture, uncertainty),
+                "misfit": scatter,
                 "gain_nats": float(gain.mean()) if len(gain) else None,
                 "strength": posterior.strength,
                 "inflation": posterior.inflation,
@@ -311,15 +292,7 @@ class _Run:
             },
         )
 
-    # -- one step
-
-    def _set(self, step_id: str, volts: np.ndarray, shift: np.ndarray) -> Steps:
-        values = {f"needle.{k + 1}": round(float(v), 6) for k, v in enumerate(volts)}
-        values |= {"pattern_shift.y": round(float(shift[0]), 6), "pattern_shift.x": round(float(shift[1]), 6)}
-        result = yield from self._do(SetOptics(step_id=step_id, values=values))
-        if not result.ok:
-            self.failures += 1
-        return result.ok
+    # -- dose
 
     def _pixel_dose(self, patterns: np.ndarray) -> np.ndarray:
         """Dose of one exposure of patterns in e/Å² by pixel; 0 where the size of a pixel is not known."""
@@ -328,14 +301,3 @@ class _Run:
 
     def _dose_of(self, exposure_s: float) -> float:
         return exposure_dose_e_per_a2(self.context.beam_current_pa, exposure_s, self.context.field.area_nm2)
-
-    def _note(self, step_id: str, text: str, *, level: str = "info", data: Mapping[str, Any] | None = None) -> Steps:
-        return (
-            yield from self._do(
-                Note.model_validate({"step_id": step_id, "text": text, "level": level, "data": dict(data or {})})
-            )
-        )
-
-    def _do(self, step: Any) -> Steps:
-        result: StepResult = yield step
-        return result

@@ -59,6 +59,9 @@ class Posterior:
         self._seen = np.zeros(size, dtype=self.dtype)
         self._factor: np.ndarray | None = None
         self._pending: list[tuple[np.ndarray, float]] = []
+        self._glimpses: list[tuple[np.ndarray, float]] = []
+        self._glimpsed: np.ndarray | None = None
+        self._outset: np.ndarray | None = None
         self._absorbed = 0
 
     @property
@@ -123,6 +126,25 @@ class Posterior:
         self._weights.append(1.0 / self.variance_of(signals))  # as things stood then
         return self.picture
 
+    def glimpse(self, pattern: np.ndarray, signal: float) -> np.ndarray:
+        """The picture as one more value moves it, for whoever watches; nothing of the posterior is changed.
+
+        Values glimpsed since the last `settle` add up. `settle` forgets them: they come in with `add`.
+        """
+        flat, signals = self._checked(np.asarray(pattern)[None], np.array([signal]))
+        if self._factor is None and self._outset is None:
+            self._outset = self._factorised(self._gram, self.picture)
+        picture = self.picture if self._glimpsed is None else self._glimpsed
+        direction = flat[0].astype(self.dtype)
+        moved = self._solved_by(self._outset if self._factor is None else self._factor, direction)
+        for past, total in self._glimpses:
+            moved = moved - past * (float(past @ direction) / total)
+        total = float(self.variance_of(signals)[0] * self.inflation + direction @ moved)
+        innovation = float(signals[0] - direction @ picture.ravel())
+        self._glimpsed = np.clip(picture + (moved * (innovation / total)).reshape(picture.shape), 0.0, 1.0)
+        self._glimpses.append((moved, total))
+        return self._glimpsed
+
     def _checked(self, patterns: np.ndarray, signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         flat = np.asarray(patterns, dtype=np.float32).reshape(len(patterns), -1)
         signals = np.asarray(signals, dtype=float)
@@ -143,6 +165,8 @@ class Posterior:
             self._factor = self._factorised(self._gram, self.picture)
             self.picture = self._solved(self._factor, self._seen)
         self._pending.clear()
+        self._glimpses.clear()
+        self._glimpsed = self._outset = None
 
     def choose_strength(self, strengths: np.ndarray | None = None, *, rounds: int = 4) -> float:
         """Choose the strength (and the inflation) from every eighth pattern, held out; the picture is left as it is."""
@@ -225,12 +249,14 @@ class Posterior:
         apart = (self.predicted(patterns[some]) - signals[some]) ** 2 * weights[some]
         return float(apart.sum() / np.maximum(1.0 - itself, 0.02).sum())
 
-    def remark(self) -> str:
-        """One sentence where the signals scatter more than they should; empty where all is well."""
-        if self.count < LEAST_TO_JUDGE:
-            return ""
-        scatter = self.misfit()
-        if scatter <= LARGEST_MISFIT:
+    def scatter(self) -> float | None:
+        """`misfit`, or None before there are enough signals to judge by."""
+        return self.misfit() if self.count >= LEAST_TO_JUDGE else None
+
+    def remark(self, scatter: float | None = None) -> str:
+        """One sentence where the signals scatter more than they should; empty where all is well, or `scatter` is not known."""
+        scatter = self.scatter() if scatter is None else scatter
+        if scatter is None or scatter <= LARGEST_MISFIT:
             return ""
         return (
             f"The signals scatter {scatter**0.5:.1f} times more than counting noise and the predictor's error explain; "
@@ -246,9 +272,12 @@ class Posterior:
         return self._factor
 
     def _covariance_times(self, direction: np.ndarray) -> np.ndarray:
+        return self._solved_by(self._ready(), direction)
+
+    def _solved_by(self, factor: Any, direction: np.ndarray) -> np.ndarray:
         from scipy.linalg import cho_solve
 
-        return np.asarray(cho_solve((self._ready(), False), direction, check_finite=False)) * self.inflation
+        return np.asarray(cho_solve((factor, False), direction, check_finite=False)) * self.inflation
 
     def _factorised(self, gram: np.ndarray, picture: np.ndarray, jitter: float = 0.0) -> np.ndarray:
         """Upper Cholesky factor of the posterior's precision (times the inflation, which only scales it)."""

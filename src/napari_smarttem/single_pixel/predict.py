@@ -140,6 +140,35 @@ class Decoder:
             dead=np.array([[k, v] for k, v in self.dead.items()], dtype=float).reshape(-1, 2),
         )  # fmt: skip
 
+    def as_mapping(self) -> dict[str, Any]:
+        """Everything in JSON values, exact: what a run writes down of its plate."""
+        offset = np.zeros(self.needles) if self.bias_offset_v is None else self.bias_offset_v
+        return {
+            "coefficients": np.asarray(self.coefficients).tolist(),
+            "globals": np.asarray(self.globals_).tolist(),
+            "pixels": int(self.pixels),
+            "bias_offset_v": np.asarray(offset).tolist(),
+            "error": float(self.error),
+            "dead": {str(needle): float(volts) for needle, volts in self.dead.items()},
+            "field_waves": float(self.field_waves),
+        }
+
+    @classmethod
+    def from_mapping(cls, stored: Mapping[str, Any]) -> Decoder:
+        """What `as_mapping` gave; `BadInput` where it is something else."""
+        try:
+            return cls(
+                np.array(stored["coefficients"], dtype=float),
+                np.array(stored["globals"], dtype=float),
+                int(stored["pixels"]),
+                np.array(stored["bias_offset_v"], dtype=float),
+                float(stored["error"]),
+                {int(needle): float(volts) for needle, volts in stored["dead"].items()},
+                float(stored["field_waves"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(f"The record does not hold a calibrated phase plate ({error}); calibrate anew.") from error
+
     @classmethod
     def load(cls, file: Path) -> Decoder:
         """Read what `save` wrote; `BadInput` where it is something else."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..schema import BadInput
 
 Rule = Literal["information", "random", "contrast", "divergence"]
+Generator = Literal["predicted", "measured", "spot"]
 
 
 class SinglePixelSettings(BaseModel):
@@ -21,6 +22,10 @@ class SinglePixelSettings(BaseModel):
     patterns: int = Field(default=320, ge=8, le=20000, description="Largest number of patterns to measure.")
     batch: int = Field(default=16, ge=1, le=256, description="Patterns chosen at once.")
     rule: Rule = Field(default="information", description="How the next patterns are chosen.")
+    generator: Generator = Field(
+        default="predicted",
+        description="Caustics predicted by a calibrated plate, the measured caustics themselves, or a raster of its smallest spot.",
+    )
     pool: int = Field(default=4000, ge=16, le=50000, description="Predicted patterns to choose from.")
     exploration: float = Field(default=0.05, ge=0, le=1, description="Fraction of each batch that is drawn by chance.")
     exposure_s: float = Field(
@@ -45,6 +50,7 @@ class SinglePixelSettings(BaseModel):
     calibration_file: str | None = Field(
         default=None, description="A calibrated phase plate to use; none: calibrate at the start of the run."
     )
+    calibrate_only: bool = Field(default=False, description="End once the plate is calibrated.")
     pattern_exposure_s: float = Field(
         default=3.2e-4, gt=0, le=10, description="Exposure of the pattern camera.", json_schema_extra={"units": "s"}
     )
