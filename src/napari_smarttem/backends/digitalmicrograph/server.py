@@ -4,7 +4,9 @@ In the script window of GMS choose *Python*, tick *Execute on background thread*
 that appear in the output window go into the Instrument dock of napari-smarttem. To stop, see `STOP_TAG` below.
 
 Only what is in the table `VERBS` can be asked for; nothing a client sends is ever executed as a script. Every call of a DM
-function is made by one thread, the one this script runs on; sockets are on helper threads. Whatever ends a client's work (it
+function is made by one thread, the one this script runs on; sockets are on helper threads, and commands come from them through
+a queue. Only between two commands that follow one another at once does the owner of DM look at the client's socket itself, for
+`LINGER_S` at most: that saves the way over two threads, which takes longer than the commands. Whatever ends a client's work (it
 says good-bye, it vanishes, it falls silent, this script is stopped) blanks and parks a beam that it had put on the specimen.
 
 Needs Python 3.7 or newer and NumPy, as they come with GMS 3.4 and later; nothing else. It imports nothing of napari-smarttem.
@@ -55,6 +57,7 @@ LOGIN_S, FRAME_S, BEAT_S, SILENCE_S = 5.0, 20.0, 0.5, 10.0
 MOST_CONNECTIONS, MOST_SESSIONS, REPLIES_KEPT = 16, 16, 2
 LARGEST_REPLY = 1 << 28
 STRIP_S = 0.5
+LINGER_S = 1e-3
 
 
 class WireError(Exception):
@@ -74,9 +77,11 @@ class Refusal(Exception):
 
 def pack(header: Dict[str, Any], arrays: List[np.ndarray]) -> List[Any]:
     """A frame in pieces; small ones in one."""
+    if not arrays:
+        text = ENCODER.encode(header).encode()
+        return [PREFIX.pack(MAGIC, len(text), 0) + text]
     ready = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for a in arrays]
-    if ready:
-        header = dict(header, arrays=[[a.dtype.str, list(a.shape)] for a in ready])
+    header = dict(header, arrays=[[a.dtype.str, list(a.shape)] for a in ready])
     text = ENCODER.encode(header).encode()
     size = sum(a.nbytes for a in ready)
     head = PREFIX.pack(MAGIC, len(text), size) + text
@@ -141,6 +146,11 @@ class Connection:
         self.sock = sock
         self.stopping = stopping
         self.lock = threading.Lock()
+        self.lent = (
+            threading.Lock()
+        )  # held while the owner thread answers, and perhaps reads, in the helper thread's place
+        self.job: Optional[Job] = None
+        self.again = False
 
     def receive(self, header_cap: int, body_cap: int, idle_s: float, frame_s: float) -> Tuple[Dict[str, Any], Any]:
         """The next frame; waits `idle_s` for it to begin and `frame_s` for it to end."""
@@ -198,6 +208,34 @@ class Connection:
             return 0
         finally:
             self.lock.release()
+
+    def request_at_once(self) -> Optional[Tuple[Dict[str, Any], List[np.ndarray]]]:
+        """The next request, where a whole small one comes within `LINGER_S` and is a command; left unread otherwise.
+
+        What is wrong, incomplete, or of another kind is met again, and dealt with, by the helper thread.
+        """
+        try:
+            if not select.select([self.sock], [], [], LINGER_S)[0]:
+                return None
+            seen = self.sock.recv(4096, socket.MSG_PEEK)
+            if len(seen) < PREFIX.size:
+                return None
+            magic, text, body = PREFIX.unpack_from(seen)
+            starts, ends = PREFIX.size + text, PREFIX.size + text + body
+            if magic != MAGIC or len(seen) < ends:
+                return None
+            header, arrays = unpack(seen[PREFIX.size : starts], seen[starts:ends])
+            verb = header.get("verb")
+            if (
+                verb not in COMMANDS
+                or type(header.get("id")) is not int
+                or not isinstance(header.get("args", {}), dict)
+            ):
+                return None
+            self.sock.recv(ends)
+        except (OSError, ValueError, TypeError, WireError):
+            return None
+        return header, arrays
 
 
 # --- the microscope: everything below is called by the owner thread only ------------------------------------------------
@@ -649,7 +687,7 @@ class Microscope:
         total = None
         for _ in range(frames):
             self.attend()
-            summed = expose().sum(axis=0)
+            summed = _summed(expose())
             total = summed if total is None else total + summed
         finished = self.clock()
         if at is not None:
@@ -695,10 +733,10 @@ class Microscope:
                 if blanker:
                     self.blank({"blanked": False})
                 started = self.clock()
-                total = expose().sum(axis=0)
+                total = _summed(expose())
                 for _ in range(frames - 1):
                     self.attend()
-                    total = total + expose().sum(axis=0)
+                    total = total + _summed(expose())
                 finished = self.clock()
                 if blanker:
                     self.blank({"blanked": True})
@@ -866,6 +904,18 @@ def _pixels(image: Any) -> np.ndarray:
     return pixels
 
 
+def _summed(rows: np.ndarray) -> np.ndarray:
+    """The sum over the rows of a band, exact for whole numbers; quicker where 32 bits suffice for it, as they mostly do."""
+    total: np.ndarray
+    if rows.dtype == np.int32 and max(-int(rows.min()), int(rows.max())) * len(rows) < 1 << 31:
+        total = np.add.reduce(rows, axis=0, dtype=np.int32).astype(np.int64)
+    elif len(rows) == 1:
+        total = rows[0].copy()
+    else:
+        total = rows.sum(axis=0)
+    return total
+
+
 def _nothing() -> None:
     """Attend to nobody."""
 
@@ -937,7 +987,8 @@ DIRECT = ("ping", "cancel", "outcome", "goodbye")
 URGENT = ("blank", "park", "live", "blanked", "probe_at")
 OTHERS = ("describe", "reference", "scan", "move_probe", "spectrum", "image", "visit", "filter", "set_energy", "set_dispersion",
           "stage", "move_stage", "optics", "tags")  # fmt: skip
-VERBS = frozenset(DIRECT + URGENT + OTHERS)
+COMMANDS = frozenset(URGENT + OTHERS)
+VERBS = frozenset(DIRECT) | COMMANDS
 
 
 class Bridge:
@@ -1006,18 +1057,29 @@ class Bridge:
         if ready is not None:
             ready()
         looked = time.monotonic()
+        lent: Optional[Connection] = None
         try:
             while not self.stopping.is_set():
-                try:
-                    job = self.queue.get(timeout=0.02 if on_main else 0.2)
-                except queue.Empty:
-                    job = None
+                job = None
+                if lent is not None:
+                    job = self._next_of(lent)
+                    if job is None:
+                        lent.lent.release()
+                        lent = None
+                if job is None:
+                    try:
+                        job = self.queue.get(timeout=0.02 if on_main else 0.2)
+                    except queue.Empty:
+                        job = None
                 if on_main:
                     self.dm.DoEvents()
                 self._run_urgent()
                 if job is not None:
-                    self._run(job)
+                    lent = self._run(job)
                     job = None  # its arrays are not kept until the next one
+                    if lent is not None and not self.queue.empty():  # somebody else waits
+                        lent.lent.release()
+                        lent = None
                 if time.monotonic() - looked > 0.5:
                     looked = time.monotonic()
                     self._look_after()
@@ -1052,7 +1114,25 @@ class Bridge:
 
     def _run_urgent(self) -> None:
         while self.urgent:
-            self._run(self.urgent.popleft())
+            connection = self._run(self.urgent.popleft())
+            if connection is not None:
+                connection.lent.release()
+
+    def _next_of(self, connection: Connection) -> Optional[Job]:
+        """The next command of a client that was answered just now, where it comes at once."""
+        found = connection.request_at_once()
+        if found is None:
+            return None
+        assert connection.job is not None
+        header, arrays = found
+        session = connection.job.session
+        session.heard = time.monotonic()
+        job, new = self._take(session, header["id"], header["verb"], header.get("args", {}), arrays)
+        connection.job, connection.again = job, not new
+        if not new:  # the helper thread gives the answer there is, or waits for it
+            return None
+        job.connection = connection
+        return job
 
     def _attend(self) -> None:
         """Between two pieces of a long command: do what cannot wait, and break off where that was asked for."""
@@ -1065,7 +1145,8 @@ class Bridge:
         if self.stopping.is_set():
             raise Refusal("fault", "The server is being stopped.")
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job) -> Optional[Connection]:
+        """Carry a command out and answer it; gives its connection where nothing is left for the helper thread to send."""
         outer, self.running = self.running, job if job.verb not in URGENT else self.running
         header: Dict[str, Any] = {"id": job.number}
         arrays: List[np.ndarray] = []
@@ -1103,9 +1184,14 @@ class Bridge:
                 [],
             )
         job.arrays = []
-        if job.connection is not None and len(job.reply) == 1:
-            job.sent = job.connection.send_at_once(job.reply[0])
+        connection = job.connection
+        if connection is not None and len(job.reply) == 1:
+            job.sent = connection.send_at_once(job.reply[0])
         job.pending.release()
+        if connection is not None and job.sent < len(job.reply[0]):
+            connection.lent.release()
+            return None
+        return connection
 
     # -- helper threads
 
@@ -1209,36 +1295,64 @@ class Bridge:
                     job.cancelled = job.cancelled or job.number == args.get("job")
             connection.send(pack({"id": number, "ok": True, "result": {}, "clock": self.clock()}, []))
             return verb != "goodbye"
+        job, new = self._take(session, number, verb, args, arrays)
+        if not new:
+            self._deliver(connection, job)
+            return True
+        connection.lent.acquire()
+        connection.job, connection.again = job, False
+        job.connection = connection
+        if verb in URGENT:
+            self.urgent.append(job)
+            self.queue.put(None)
+        else:
+            self.queue.put(job)
+        self._wait_for_owner(connection)
+        return True
+
+    def _take(
+        self, session: Session, number: int, verb: str, args: Dict[str, Any], arrays: List[np.ndarray]
+    ) -> Tuple[Job, bool]:
+        """The job that a request asks for, and whether it is a new one."""
         with self.lock:
             earlier = session.jobs.get(number) if verb not in URGENT else None
-            job = earlier or Job(session, number, verb, args, arrays)
-            if earlier is None and verb not in URGENT:  # those may be done twice
+            if earlier is not None:
+                return earlier, False
+            job = Job(session, number, verb, args, arrays)
+            if verb not in URGENT:  # those may be done twice
                 session.jobs[number] = job
                 while len(session.jobs) > REPLIES_KEPT:
                     oldest = next(iter(session.jobs))
                     if session.jobs[oldest].pending.locked():
                         break
                     del session.jobs[oldest]
-        if earlier is None:
-            job.connection = connection
-            if verb in URGENT:
-                self.urgent.append(job)
-                self.queue.put(None)
-            else:
-                self.queue.put(job)
-        self._deliver(connection, job, earlier is None)
-        return True
+            return job, True
 
-    def _deliver(self, connection: Connection, job: Job, first: bool) -> None:
+    def _wait_for_owner(self, connection: Connection) -> None:
+        """Until the owner thread gives the connection back; tells the client meanwhile that its command is in work."""
+        while not connection.lent.acquire(True, BEAT_S):
+            if self.stopping.is_set():
+                raise WireError("stopping")
+            job = connection.job
+            if job is not None and job.pending.locked():
+                connection.send(pack({"id": job.number, "alive": True, "steps": job.steps}, []))
+        connection.lent.release()
+        job, connection.job = connection.job, None
+        assert job is not None
+        if connection.again:  # what the owner met last had been asked before
+            self._deliver(connection, job)
+        else:
+            pieces = job.reply
+            connection.send([memoryview(pieces[0])[job.sent :]] if job.sent else pieces)
+
+    def _deliver(self, connection: Connection, job: Job) -> None:
+        """The answer to a command that was asked before, as soon as it is there."""
         while not job.pending.acquire(True, BEAT_S):
             if self.stopping.is_set():
                 raise WireError("stopping")
             connection.send(pack({"id": job.number, "alive": True, "steps": job.steps}, []))
         job.pending.release()  # for whoever asks again
-        pieces = job.reply
-        if first and job.sent:
-            pieces = [memoryview(pieces[0])[job.sent :]]
-        connection.send(pieces)
+        connection.send(job.reply)
 
     def _outcome(self, connection: Connection, session: Session, number: int, args: Dict[str, Any]) -> bool:
         """What became of an earlier request whose answer was lost: the answer, or that it never arrived."""
@@ -1247,7 +1361,7 @@ class Bridge:
             connection.send(pack({"id": number, "ok": True, "result": {"known": False}, "clock": self.clock()}, []))
         else:
             connection.send(pack({"id": number, "ok": True, "result": {"known": True}, "clock": self.clock()}, []))
-            self._deliver(connection, job, False)
+            self._deliver(connection, job)
         return True
 
 

@@ -55,8 +55,10 @@ def proof(token: str, who: str, server_nonce: str, client_nonce: str) -> str:
 def pack(header: Mapping[str, Any], arrays: Iterable[np.ndarray] = ()) -> list[bytes | memoryview]:
     """A frame, as pieces to be sent one after another."""
     ready = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for a in arrays]
-    if ready:
-        header = {**header, "arrays": [[a.dtype.str, list(a.shape)] for a in ready]}
+    if not ready:
+        text = _ENCODER.encode(header).encode()
+        return [PREFIX.pack(MAGIC, len(text), 0) + text]
+    header = {**header, "arrays": [[a.dtype.str, list(a.shape)] for a in ready]}
     text = _ENCODER.encode(header).encode()
     size = sum(a.nbytes for a in ready)
     head = PREFIX.pack(MAGIC, len(text), size) + text
@@ -65,7 +67,7 @@ def pack(header: Mapping[str, Any], arrays: Iterable[np.ndarray] = ()) -> list[b
     return [head, *(memoryview(a.data).cast("B") for a in ready if a.nbytes)]
 
 
-def check_prefix(prefix: bytes, header_cap: int, body_cap: int) -> tuple[int, int]:
+def check_prefix(prefix: bytes | memoryview, header_cap: int, body_cap: int) -> tuple[int, int]:
     """Lengths of header and body; `WireError` for anything but a frame of ours within the caps."""
     magic, header, body = PREFIX.unpack(prefix)
     if magic != MAGIC:
@@ -136,7 +138,8 @@ class Channel:
         sock.settimeout(0.02)
         self.sock = sock
         self.look = look
-        self._buffer = bytearray(PREFIX.size)
+        self._seen = bytearray(_TOGETHER)
+        self._buffer = memoryview(self._seen)
         self._filled = 0
         self._sizes: tuple[int, int] | None = None
 
@@ -158,18 +161,31 @@ class Channel:
         self, within_s: float, header_cap: int = HEADER_CAP, body_cap: int = REPLY_BODY_CAP
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
         """The next frame; `WireError` where none has come `within_s` seconds after the last sign of life."""
-        self._fill(PREFIX.size, within_s)
+        start = PREFIX.size
+        if self._filled < start:
+            self._fill(start, within_s)
         if self._sizes is None:
-            self._sizes = check_prefix(bytes(self._buffer[: PREFIX.size]), header_cap, body_cap)
+            self._sizes = check_prefix(self._buffer[:start], header_cap, body_cap)
+            whole = start + sum(self._sizes)
+            if whole > len(self._buffer):  # straight to where it stays, instead of through the small buffer
+                grown = np.empty(whole, np.uint8).data
+                grown[: self._filled] = self._buffer[: self._filled]
+                self._buffer = grown
         header, body = self._sizes
-        if len(self._buffer) != PREFIX.size + header + body:
-            grown = bytearray(PREFIX.size + header + body)
-            grown[: PREFIX.size] = self._buffer
-            self._buffer = grown
-        self._fill(len(self._buffer), within_s)
-        whole = memoryview(self._buffer)
-        self._buffer, self._filled, self._sizes = bytearray(PREFIX.size), 0, None
-        return unpack(bytes(whole[PREFIX.size : PREFIX.size + header]), whole[PREFIX.size + header :])
+        whole = start + header + body
+        if self._filled < whole:
+            self._fill(whole, within_s)
+        text = bytes(self._buffer[start : start + header])
+        if len(self._buffer) > len(self._seen):
+            kept: bytes | memoryview = self._buffer[start + header :]
+            self._buffer, self._filled = memoryview(self._seen), 0
+        else:
+            kept = bytes(self._buffer[start + header : whole])
+            self._filled -= whole
+            if self._filled:  # the beginning of the next frame came with this one
+                self._seen[: self._filled] = self._seen[whole : whole + self._filled]
+        self._sizes = None
+        return unpack(text, kept)
 
     def close(self) -> None:
         """Hang up."""
@@ -179,7 +195,7 @@ class Channel:
         ends = 0.0
         while self._filled < size:
             try:
-                count = self.sock.recv_into(memoryview(self._buffer)[self._filled : size])
+                count = self.sock.recv_into(self._buffer[self._filled :])
             except TimeoutError:
                 if self.look is not None:
                     self.look()

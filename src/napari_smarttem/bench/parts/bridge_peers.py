@@ -8,8 +8,8 @@
     The published server's way, re-enacted: arrays become nested lists, lists become Python literals in text, one connection,
     one call after another; the other side parses the literals. Where the package Pyro5 is installed its own remote objects
     are used, as the published server uses them; the re-enactment without them is faster and flatters it.
-``raw``
-    A socket that answers a request of 16 bytes with as many bytes as it asks for.
+``bare``, ``raw``
+    A bare socket that moves as many bytes in as many round trips, without and with the instrument; see `bridge_raw`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -267,15 +267,6 @@ class ArrayServer:
         return spectrum.tolist(), spectrum.shape, str(spectrum.dtype)
 
 
-def _raw(sock: socket.socket) -> None:
-    while True:
-        (size,) = struct.unpack(">Q8x", exactly(sock, 16))
-        sock.sendall(memoryview(_ZEROS)[:size])
-
-
-_ZEROS = bytearray(4 * SIZE * SIZE)
-
-
 def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
     while True:
         sock, _ = listener.accept()
@@ -283,7 +274,7 @@ def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
         yield sock
 
 
-def _serve(listener: socket.socket, talk: Any) -> None:
+def _serve(listener: socket.socket, talk: Callable[[socket.socket], None]) -> None:
     for sock in _accepted(listener):
         try:
             talk(sock)
@@ -309,8 +300,14 @@ def main(kind: str) -> int:
         threading.Thread(target=daemon.requestLoop, daemon=True).start()
         sys.stdin.read()
         return 0
+    if kind == "published":
+        talk: Callable[[socket.socket], None] = _published
+    else:
+        from .bridge_raw import talker
+
+        talk = talker(InstantDM() if kind == "raw" else None)
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_serve, args=(listener, {"published": _published, "raw": _raw}[kind]), daemon=True).start()
+    threading.Thread(target=_serve, args=(listener, talk), daemon=True).start()
     print(f"tcp://127.0.0.1:{listener.getsockname()[1]} -", flush=True)
     sys.stdin.read()
     return 0
