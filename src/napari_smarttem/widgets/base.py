@@ -192,6 +192,7 @@ def open_dock(viewer: Any, title: str) -> Any:
         "Angle plane": ("angle_plane", "AnglePlaneDock"),
         "Unmixing": ("unmixing", "UnmixingDock"),
         "Alignment": ("alignment", "AlignmentDock"),
+        "Single-pixel": ("single_pixel", "SinglePixelDock"),
     }
     if title not in classes:
         raise ValueError(f"there is no dock {title!r}; there are {', '.join(classes)}")
