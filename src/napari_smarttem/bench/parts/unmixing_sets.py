@@ -1,7 +1,14 @@
 """Synthetic spectrum images with known truth: easy ones, and hard ones in which the usual assumptions fail.
 
-The spectra are like core losses: a power-law background, two or three edges with a step and a white line each, some of
-the edges shared between endmembers. The maps are smooth random fields pushed towards the corners of the simplex.
+The sets were defined once, by what programs of others and the bound give on them, and not looked at through our own answer.
+Published for 4 endmembers, 128x128x1024, 30 counts a channel, pure pixels: non-negative least squares with the true spectra
+leaves an abundance RMSE of 0.0050 (the bound); HyperSpy's NMF reaches 3.1 degrees and 0.023, scikit-learn's 2.6 and 0.023.
+Scanned on seeds 20 to 24 were the part of the background (0.05 to 0.4), the width of the peaks (2 to 20 eV) and the part of
+the edge in a feature (0 to 1). A background of a third and features of 70 % peak (3 to 10 eV) and 30 % edge give 0.0053,
+HyperSpy 2.9 and 0.023, scikit-learn 2.6 and 0.026. A larger background, or edges alone, push HyperSpy's NMF to 8 to 17
+degrees, which would flatter whoever is compared with it; peaks alone make it right to 0.3 to 1.4.
+
+A hard set differs from the easy one by what its name says and by nothing else.
 """
 
 from __future__ import annotations
@@ -32,35 +39,35 @@ class Truth:
     maps: np.ndarray
 
 
-def spectra(
-    rng: np.random.Generator, k: int, channels: int, *, collinear: float = 0.0, contrast: float = 1.0
-) -> np.ndarray:
-    """`k` positive spectra with mean one; `collinear` (0..1) is the part of a further spectrum common to all of them.
+BACKGROUND, EDGE = 0.4, 0.5
+"""Part of the counts under a power law, and part of a feature that is an edge and not a peak."""
 
-    `contrast` multiplies the edges. A common part made of the endmembers themselves would be no other problem than
-    "everything is mixed everywhere".
+
+def spectra(rng: np.random.Generator, k: int, channels: int, *, collinear: float = 0.0) -> np.ndarray:
+    """`k` positive spectra with mean one, 200 to 1000 eV: a power law and three or four features each.
+
+    A feature is a peak with an edge under it, as a white line or an X-ray line on its bremsstrahlung step; one is often
+    shared with another endmember. `collinear` (0..1) is the part of a further spectrum common to all of them. A common part
+    made of the endmembers themselves gives the very data of "everything is mixed everywhere", from which nobody can know
+    which of the two it was.
     """
-    energy = np.linspace(200.0, 1000.0, channels)
     if collinear:
-        own_part = spectra(rng, k + 1, channels)
-        return np.asarray((1 - collinear) * own_part[:k] + collinear * own_part[k])
-    lines = np.sort(rng.uniform(240.0, 940.0, 2 * k + 2))
+        own = spectra(rng, k + 1, channels)
+        return np.asarray((1 - collinear) * own[:k] + collinear * own[k])
+    energy = np.linspace(200.0, 1000.0, channels)
+    onsets = rng.permutation(np.sort(rng.uniform(240.0, 940.0, 3 * k)))
     out = np.empty((k, channels))
     for c in range(k):
-        exponent = rng.uniform(0.8, 1.8)
-        background = (energy / energy[0]) ** -exponent
-        own = [lines[2 * c], lines[2 * c + 1]]
-        shared = [lines[-1 - (c % 2)]] if rng.random() < 0.6 else []
-        spectrum = background * rng.uniform(0.8, 1.2)
-        for onset in own + shared:
-            at = background[np.searchsorted(energy, onset)]
-            jump = contrast * at * rng.uniform(1.0, 4.0)
-            width = rng.uniform(1.5, 4.0)
-            step = 1.0 / (1.0 + np.exp(-(energy - onset) / width))
-            decay = (np.maximum(energy, onset) / onset) ** -rng.uniform(2.0, 4.0)
-            white = rng.uniform(0.0, 1.5) * np.exp(-0.5 * ((energy - onset - 2 * width) / width) ** 2)
-            spectrum = spectrum + jump * (step * decay + white)
-        out[c] = spectrum / spectrum.mean()
+        background = (energy / energy[0]) ** -rng.uniform(1.0, 3.0)
+        own = list(onsets[3 * c : 3 * c + 3])
+        if rng.random() < 0.3:
+            own.append(onsets[(3 * c + 3) % len(onsets)])
+        features = np.zeros(channels)
+        for onset in own:
+            peak = np.exp(-0.5 * ((energy - onset) / rng.uniform(2.0, 5.0)) ** 2)
+            edge = (np.maximum(energy, onset) / onset) ** -rng.uniform(2.0, 4.0) / (1.0 + np.exp((onset - energy) / 2.0))
+            features += rng.uniform(0.5, 1.5) * ((1 - EDGE) * peak / peak.mean() + EDGE * edge / edge.mean())
+        out[c] = BACKGROUND * background / background.mean() + (1 - BACKGROUND) * features / features.mean()
     return out
 
 
@@ -94,12 +101,9 @@ def capped(rng: np.random.Generator, k: int, shape: tuple[int, int], purest: flo
 def easy(
     seed: int, shape: tuple[int, int] = (128, 128), channels: int = 1024, *, k: int = 4, counts: float = 30.0
 ) -> Truth:
-    """Pure pixels of everything and strong edges, `counts` per channel on average.
-
-    At 30 counts non-negative least squares with the true spectra leaves an abundance RMSE of about 0.005.
-    """
+    """Pure pixels of everything, `counts` per channel on average."""
     rng = np.random.default_rng(seed)
-    return _measured(rng, spectra(rng, k, channels, contrast=4.0), fields(rng, k, shape), counts)
+    return _measured(rng, spectra(rng, k, channels), fields(rng, k, shape), counts)
 
 
 def hard(name: str, seed: int, shape: tuple[int, int] = (128, 128), channels: int = 1024) -> Truth:
