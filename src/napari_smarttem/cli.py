@@ -169,6 +169,11 @@ def build_parser() -> argparse.ArgumentParser:
     fake.add_argument("--specimen", default="core-shell", help="of the simulated microscope (default: %(default)s)")
     fake.add_argument("--seed", type=int, default=0, help="of the specimen (default: %(default)s)")
     fake.add_argument("--speed", type=float, default=1.0, help="of its clock; 1 is real time (default: %(default)s)")
+    fake.add_argument(
+        "--ronchigrams",
+        action="store_true",
+        help="camera on the angle plane and a corrector's gateway, for an alignment",
+    )
     fake.add_argument("--seconds", type=float, help="stop after so long (default: when interrupted)")
     fake.set_defaults(run=_fake_gms)
     return parser
@@ -344,10 +349,14 @@ def _check(options: argparse.Namespace) -> int:
 def _fake_gms(options: argparse.Namespace) -> int:
     from .backends.digitalmicrograph.fake_gms import run
 
-    settings = {"specimen": options.specimen, "seed": options.seed}
+    settings: dict[str, Any] = {"specimen": options.specimen, "seed": options.seed, "ronchigrams": options.ronchigrams}
+    if options.ronchigrams:
+        settings |= {"high_tension_v": 300e3, "misalignment": 1.0, "optics_imperfection": 1.0}
     with run(speed=options.speed, port=options.port, token=options.token, **settings) as running:
         print(f"SIMULATED microscope; address  {running.address}", flush=True)
         print(f"SIMULATED microscope; token    {running.token}", flush=True)
+        if running.corrector is not None:
+            print(f"SIMULATED corrector; address   {running.corrector.address}", flush=True)
         running.wait(options.seconds)
     return 0
 

@@ -179,3 +179,32 @@ def test_the_optics_of_the_bridge_move_the_simulated_column():
         with pytest.raises(LimitExceeded, match="without a person"):
             guard.optics.set({"C1": 1500.0})
         guard.close()
+
+
+def test_the_fake_corrector_speaks_as_the_real_one_does():
+    with run(speed=None, seed=100, token=TOKEN, ronchigrams=True, misalignment=1.0) as running:
+        address = running.corrector.address
+        link, column = CeosGateway(address), running.gms.world.microscope.column
+        true = column.true_aberrations(0.0)
+        found = link.tableau("Standard", 34.0)
+        assert found["C1"][0] * 1e9 == pytest.approx(true["C1"], abs=10.0)
+        assert found["C3"][0] * 1e6 == pytest.approx(true["C3"], abs=5.0)
+        link.correct("A1", found["A1"])  # what was measured is removed, but for what the lenses do beside it
+        assert abs(column.true_aberrations(0.0)["A1.x"]) < 0.2 * abs(true["A1.x"]) + 10.0
+        for raw in (b"hello", b"5:[1,2],", b"999999:", b"2:{}x"):
+            with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=5.0) as sock:
+                sock.sendall(raw)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(100):
+                    continue
+        for method, params, words in (
+            ("correctAberration", {"name": "B2"}, None),
+            ("correctAberration", {"name": "Q9", "value": [0, 0]}, "Unknown aberration"),
+            ("correctAberration", {"name": "C1", "value": [1.0, 0.0]}, "outside"),
+            ("rm", {}, "Unknown method"),
+        ):
+            if words is None:
+                link.call(method, params)  # without a value: what was last measured
+                continue
+            with pytest.raises(InstrumentFault, match=words):
+                link.call(method, params)

@@ -64,17 +64,18 @@ def test_check_fails_in_a_sentence(running, capsys):
     assert "refuses the token" in capsys.readouterr().out
 
 
-def test_fake_gms_starts_and_stops():
+def started(*options):
+    """What ``smarttem fake-gms`` prints in half a second."""
     done = subprocess.run(
-        [sys.executable, "-m", "napari_smarttem.cli", "fake-gms", "--port", "0", "--token", TOKEN, "--seconds", "0.5"],
-        capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-m", "napari_smarttem", "fake-gms", "--port", "0", "--token", TOKEN, "--seconds", "0.5", *options],
+        capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    if done.returncode == 0 and not done.stdout:  # the module has no main block: by its entry point then
-        done = subprocess.run(
-            [sys.executable, "-c", "import sys; from napari_smarttem.cli import main; sys.exit(main())",
-             "fake-gms", "--port", "0", "--token", TOKEN, "--seconds", "0.5"],
-            capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
-    lines = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_fake_gms_starts_and_stops():
+    lines = started("--ronchigrams")
     assert lines[0].startswith("SIMULATED microscope; address  tcp://127.0.0.1:")
     assert lines[1].endswith(TOKEN)
+    assert lines[2].startswith("SIMULATED corrector; address   tcp://127.0.0.1:")
+    assert len(lines) == 3

@@ -7,10 +7,9 @@ Where there is a blanker, the beam reaches the specimen only while an exposure i
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ..schema import (
@@ -19,6 +18,7 @@ from ..schema import (
     ControlInfo,
     DoseBudgetExceeded,
     Field2D,
+    Frame,
     InstrumentFault,
     InstrumentInfo,
     LimitExceeded,
@@ -26,6 +26,7 @@ from ..schema import (
     exposure_dose_e_per_a2,
 )
 from .base import Blanker, Camera, CancelToken, Instrument, Optics, Scanner, Spectrometer, Stage
+from .batch import visit
 from .guarded import (
     EitherToken,
     GuardedBlanker,
@@ -36,42 +37,11 @@ from .guarded import (
     GuardedStage,
     number,
 )
+from .limits import Limits, Snapshot
 from .rehearsal import Rehearsal
 
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What the guard lets through, beyond what the instrument itself says of its limits.
-
-    Attributes
-    ----------
-    field : Field2D or None
-        Where the probe may go, in nm; None: wherever the scanner reaches.
-    dwell_s, exposure_s : (float, float)
-        Shortest and longest dwell time of a scan pixel, and exposure of a spectrum or image.
-    scan_pixels : int
-        Most pixels of one scan.
-    controls : mapping of str to ControlInfo
-        Tighter limits of optics controls, by name.
-    stage : mapping of str to ControlInfo
-        Limits and largest steps of the stage, by the names `Stage.position` gives.
-    """
-
-    field: Field2D | None = None
-    dwell_s: tuple[float, float] = (1e-8, 10.0)
-    exposure_s: tuple[float, float] = (1e-7, 600.0)
-    scan_pixels: int = 2**26
-    controls: Mapping[str, ControlInfo] = dataclasses.field(default_factory=dict)
-    stage: Mapping[str, ControlInfo] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
-    """Settings of the optics and the spectrometer at one moment, to be put back by `Guard.restore`."""
-
-    optics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    energy_offset_ev: float | None = None
-    dispersion_ev: float | None = None
+__all__ = ["Guard", "Limits", "Snapshot"]
+NEVER = threading.Event()
 
 
 class Guard:
@@ -112,7 +82,8 @@ class Guard:
         self._closed = False
         self.dose_budget_e_per_a2 = dose_budget_e_per_a2
         inner = self._inner
-        self._readout_s = inner.plan_context().spectrum_readout_s
+        self.readout_s = inner.plan_context().spectrum_readout_s
+        self.batch: Callable[..., Iterator[Frame]] | None = getattr(inner, "visit", None)
         self.info: InstrumentInfo = inner.info
         self.scanner: Scanner | None = None if inner.scanner is None else GuardedScanner(self, inner.scanner)
         self.spectrometer: Spectrometer | None = (
@@ -209,6 +180,49 @@ class Guard:
                 "raise the budget, expose less or stop here."
             )
 
+    # --- many points
+
+    def affordable(self, exposed_s: float, wanted: int) -> int:
+        """How many of `wanted` exposures the budget allows; `DoseBudgetExceeded` where not even one."""
+        self._check_budget(exposed_s)
+        one = self.dose_of(exposed_s)
+        if self._budget is None or one == 0:
+            return wanted
+        return max(1, min(wanted, math.floor((self._budget * (1 + 1e-9) - self._dose) / one)))
+
+    def count(self, exposed_s: float) -> None:
+        """Count the dose of `exposed_s` seconds of beam."""
+        dose = self.dose_of(exposed_s)
+        with self._lock:
+            self._dose += dose
+
+    def visit(
+        self, points_nm: Sequence[tuple[float, float]], exposure_s: float, cancel: CancelToken = NEVER
+    ) -> Iterator[Frame]:
+        """A spectrum at each place (y, x) in nm; together, without a round trip for each, where the instrument can.
+
+        What was recorded before something went wrong, or before the dose budget was used up, is given; then the reason is
+        raised.
+        """
+        return visit(self, points_nm, exposure_s, cancel)
+
+    @contextmanager
+    def interruptible(self, cancel: CancelToken) -> Iterator[CancelToken]:
+        """A token that `make_safe` sets too, for this block; the beam is blanked after it, and `Cancelled` raised if so."""
+        interrupted = threading.Event()
+        with self._lock:
+            self._in_flight.add(interrupted)
+        try:
+            yield EitherToken(cancel, interrupted)
+        finally:
+            try:
+                self._blank_after()
+            finally:
+                with self._lock:
+                    self._in_flight.discard(interrupted)
+        if interrupted.is_set():
+            raise Cancelled("The exposure was interrupted to make the instrument safe; what it recorded is not used.")
+
     @contextmanager
     def exposure(self, exposed_s: float, cancel: CancelToken, *, stationary: bool = False) -> Iterator[CancelToken]:
         """Beam on the specimen inside this block only: budget checked before, dose counted and beam blanked after.
@@ -217,31 +231,21 @@ class Guard:
         time the detector takes to read out, or to fail, is counted too. Gives the cancel token to expose with: it is also
         set when `make_safe` is called from another thread.
         """
-        self._check_budget(exposed_s + (self._readout_s if stationary else 0.0))
-        interrupted = threading.Event()
-        token = EitherToken(cancel, interrupted)
-        with self._lock:
-            self._in_flight.add(interrupted)
+        self._check_budget(exposed_s + (self.readout_s if stationary else 0.0))
         started = math.nan
         done = False
         try:
-            with self._lock:  # so that make_safe can never be overtaken by an unblanking that was already under way
-                if token.is_set():
-                    raise Cancelled("Stopped before the exposure began.")
-                started = self._inner.now_s()
-                if self._inner.blanker is not None:
-                    self._inner.blanker.set_blanked(False)
-            yield token
-            done = True
+            with self.interruptible(cancel) as token:
+                with self._lock:  # so that make_safe can never be overtaken by an unblanking that was already under way
+                    if token.is_set():
+                        raise Cancelled("Stopped before the exposure began.")
+                    started = self._inner.now_s()
+                    if self._inner.blanker is not None:
+                        self._inner.blanker.set_blanked(False)
+                yield token
+                done = True
         finally:
-            try:
-                self._blank_after()
-            finally:
-                self._count(exposed_s, started, done, stationary)
-                with self._lock:
-                    self._in_flight.discard(interrupted)
-        if interrupted.is_set():
-            raise Cancelled("The exposure was interrupted to make the instrument safe; what it recorded is not used.")
+            self._count(exposed_s, started, done, stationary)
 
     def _count(self, exposed_s: float, started_s: float, done: bool, stationary: bool) -> None:
         if math.isnan(started_s):
@@ -253,9 +257,7 @@ class Guard:
         delivered_s = (
             max(on_s, exposed_s if done else 0.0) if stationary else exposed_s if done else min(on_s, exposed_s)
         )
-        dose = self.dose_of(delivered_s)
-        with self._lock:
-            self._dose += dose
+        self.count(delivered_s)
 
     def blank_between_exposures(self) -> None:
         """Blank a beam that somebody left on, so that a probe under way or at rest writes nothing into the specimen."""

@@ -88,8 +88,8 @@ class GuardedScanner:
             raise LimitExceeded(
                 f"A scan of {rows} x {columns} pixels is not possible; 1 to {limits.scan_pixels} pixels are."
             )
-        self._check_inside(field.y_nm, field.x_nm)
-        self._check_inside(field.y_nm + field.height_nm, field.x_nm + field.width_nm)
+        self.check_inside(field.y_nm, field.x_nm)
+        self.check_inside(field.y_nm + field.height_nm, field.x_nm + field.width_nm)
         signals = tuple(signals) or self._inner.signals[:1]
         unknown = [name for name in signals if name not in self._inner.signals]
         if unknown:
@@ -106,7 +106,7 @@ class GuardedScanner:
     def move_probe(self, y_nm: float, x_nm: float) -> None:
         """Put the probe at a place inside the field, with the beam blanked where that is possible."""
         y_nm, x_nm = number("The probe position y", y_nm), number("The probe position x", x_nm)
-        self._check_inside(y_nm, x_nm)
+        self.check_inside(y_nm, x_nm)
         self._guard.blank_between_exposures()
         self._inner.move_probe(y_nm, x_nm)
 
@@ -114,7 +114,8 @@ class GuardedScanner:
         """Take the probe off the field of view."""
         self._inner.park_probe()
 
-    def _check_inside(self, y_nm: float, x_nm: float) -> None:
+    def check_inside(self, y_nm: float, x_nm: float) -> None:
+        """`LimitExceeded` for a place outside the field."""
         field = self._guard.field
         beyond = max(
             field.y_nm - y_nm,

@@ -34,6 +34,7 @@ def connect(
     settle_s: float = 1e-3,
     longest_frame_s: float = 1.0,
     camera_mrad_per_pixel: float | None = None,
+    camera_binning: int = 1,
     corrector: str = "",
     reconnect_s: float = 10.0,
 ) -> DigitalMicrograph:
@@ -67,7 +68,10 @@ def connect(
     longest_frame_s : float
         Longer exposures are sums of several.
     camera_mrad_per_pixel : float, optional
-        Makes the camera available for images of the angle plane.
+        Of an image as it is recorded, binned; makes the camera available for images of the angle plane. Where GMS then gives no
+        energy calibration, since the camera is not behind the filter, the instrument has no spectrometer.
+    camera_binning : int
+        Of images of the angle plane, along both sides.
     corrector : str
         Address of a CEOS corrector gateway, ``tcp://HOST:7072``: makes the optics available. See `ceos.CeosOptics`.
     reconnect_s : float
@@ -103,6 +107,7 @@ def connect(
         settle_s=float(settle_s),
         longest_frame_s=float(longest_frame_s),
         camera_mrad_per_pixel=camera_mrad_per_pixel,
+        camera_binning=int(camera_binning),
         corrector=str(corrector),
         reconnect_s=float(reconnect_s),
     )

@@ -20,7 +20,7 @@ from ...schema import (
     PlanContext,
 )
 from ..base import CAPABILITIES, Blanker, Camera, CancelToken, Optics, Scanner, Spectrometer, Stage
-from .detectors import BridgeCamera, BridgeSpectrometer
+from .detectors import BridgeCamera, BridgeSpectrometer, NoEnergies
 from .link import Link, ServerRestarted
 from .scanner import NM_PER, BridgeScanner
 
@@ -47,6 +47,7 @@ class Settings:
     settle_s: float
     longest_frame_s: float
     camera_mrad_per_pixel: float | None
+    camera_binning: int
     corrector: str
     reconnect_s: float
 
@@ -62,9 +63,7 @@ class DigitalMicrograph:
             self.geometry: dict[str, Any] = {}
             self.set_up_field()
             self.scanner: Scanner | None = BridgeScanner(self)
-            self.spectrometer: Spectrometer | None = (
-                BridgeSpectrometer(self) if self.described["camera"] is not None else None
-            )
+            self.spectrometer: Spectrometer | None = self._spectrometer()
         except BaseException:
             self.link.close()
             raise
@@ -94,6 +93,16 @@ class DigitalMicrograph:
                 "tags": self.geometry["tags"],
             },
         )
+
+    def _spectrometer(self) -> Spectrometer | None:
+        if self.described["camera"] is None:
+            return None
+        try:
+            return BridgeSpectrometer(self)
+        except NoEnergies:
+            if self.settings.camera_mrad_per_pixel is None:
+                raise
+            return None  # the camera looks at the angle plane
 
     def _corrector(self) -> Optics | None:
         if not self.settings.corrector:

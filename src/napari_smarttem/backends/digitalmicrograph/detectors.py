@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .client import DigitalMicrograph
 
 
+class NoEnergies(InstrumentFault):
+    """The camera's rows are no spectra that GMS could calibrate."""
+
+
 class BridgeSpectrometer:
     """A camera behind an energy filter, summed over the rows of its band."""
 
@@ -36,7 +40,7 @@ class BridgeSpectrometer:
         settings = instrument.settings
         calibrated = unit.strip().lower() == "ev" and scale > 0
         if settings.dispersion_ev is None and not calibrated:
-            raise InstrumentFault(
+            raise NoEnergies(
                 "GMS gives no energy calibration for its spectra; give dispersion_ev and zero_loss_channel when connecting."
             )
         self._dispersion = settings.dispersion_ev or float(scale)
@@ -202,7 +206,9 @@ class BridgeCamera:
             raise BadInput(f"There is no camera {camera!r}; there is {', '.join(self.cameras)}.")
         if cancel.is_set():
             raise Cancelled("The image was stopped before it began.")
-        head, (data,) = self._instrument.link.call("image", {"exposure_s": exposure_s}, cancel=cancel)
+        binning = self._instrument.settings.camera_binning
+        args = {"exposure_s": exposure_s, "binning": [binning, binning]}
+        head, (data,) = self._instrument.link.call("image", args, cancel=cancel)
         scale = self._instrument.settings.camera_mrad_per_pixel or 1.0
         axes = tuple(
             Axis(name=name, units="mrad", scale=scale, offset=-scale * (size - 1) / 2)
@@ -211,5 +217,6 @@ class BridgeCamera:
         metadata = {
             "simulated": self._instrument.info.simulated, "exposure_started_s": head["started"],
             "exposure_finished_s": head["finished"], "exposure_s": exposure_s, "dm_tags": head["tags"],
+            "high_tension_v": self._instrument.info.high_tension_v,
         }  # fmt: skip
         return Frame(data=data, axes=axes, signal="Camera", metadata=metadata)

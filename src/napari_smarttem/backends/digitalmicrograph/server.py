@@ -1114,7 +1114,11 @@ class Bridge:
 
     def _run_urgent(self) -> None:
         while self.urgent:
-            connection = self._run(self.urgent.popleft())
+            job = self.urgent.popleft()
+            batch = self.running
+            if batch is not None and batch.verb == "visit" and (job.verb == "park" or job.args.get("blanked") is True):
+                batch.cancelled = True  # or it would put the beam on again at its next point
+            connection = self._run(job)
             if connection is not None:
                 connection.lent.release()
 

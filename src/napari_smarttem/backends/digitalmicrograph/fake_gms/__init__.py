@@ -8,8 +8,9 @@ refused, and everything that is left behind counted.
 
 from __future__ import annotations
 
+from .corrector import FakeCorrector
 from .gms import MODELS, FakeGMS
 from .running import Running, run
 from .world import InstantWorld, SimulatedWorld
 
-__all__ = ["MODELS", "FakeGMS", "InstantWorld", "Running", "SimulatedWorld", "run"]
+__all__ = ["MODELS", "FakeCorrector", "FakeGMS", "InstantWorld", "Running", "SimulatedWorld", "run"]

@@ -43,7 +43,7 @@ class EnergyFilter:
 
 
 class Camera:
-    """A ``Py_Camera``: 2048 x 2048 pixels behind the energy filter."""
+    """A ``Py_Camera``: 2048 x 2048 pixels behind the energy filter, which shows it the angle plane where it is not in EELS mode."""
 
     SIZE = 2048
 
@@ -68,7 +68,7 @@ class Camera:
 
     def GetDefaultParameters(self) -> tuple[float, int, int, int, int, int, int, int]:
         """(exposure s, x binning, y binning, processing, top, left, bottom, right)."""
-        return (0.1, 1, 1, 3, *self.band)
+        return (0.1, 1, 1, 3, *(self.band if self.energy.eels_mode else (0, 0, self.SIZE, self.SIZE)))
 
     def CreateImageForAcquire(self, xbin: int, ybin: int, processing: int, *area: int) -> Image:
         """An image that fits an exposure."""
@@ -85,6 +85,13 @@ class Camera:
         if image.data.shape != self._shape(xbin, ybin, area):
             raise RuntimeError("The image has the wrong size.")
         top, left, bottom, right = area or (0, 0, self.SIZE, self.SIZE)
+        if not self.energy.eels_mode:
+            frame = self._angle_plane(exposure)[top:bottom, left:right]
+            self.world.sleep(exposure + READOUT_S)
+            rows, columns = image.data.shape
+            frame = frame[: rows * ybin, : columns * xbin].reshape(rows, ybin, columns, xbin).sum(axis=(1, 3))
+            image.write(frame if image.data.dtype == np.float32 else np.clip(np.rint(frame), 0, 65535))
+            return
         spectrum = self.world.spectrum(exposure, self.energy.energy_ev, self.energy.dispersion_ev)
         self.world.sleep(exposure + READOUT_S)
         part = spectrum[left:right]
@@ -102,6 +109,12 @@ class Camera:
                     "EELS:Acquisition:Exposure (s)": exposure,
                 }
             )
+
+    def _angle_plane(self, exposure: float) -> np.ndarray:
+        """What reaches each pixel of the sensor: each of the simulation's pixels is several of them."""
+        coarse = np.asarray(self.world.ronchigram(exposure), dtype=np.float32)
+        times = self.SIZE // len(coarse)
+        return np.repeat(np.repeat(coarse / times**2, times, axis=0), times, axis=1)
 
     def AcquireImage(self, exposure: float, xbin: int, ybin: int, processing: int, *area: int) -> Image:
         """An exposure into a new image."""
@@ -146,7 +159,7 @@ class Column:
 
     def GetHighTension(self) -> float:
         """In V."""
-        return 200000.0
+        return self.world.high_tension_v
 
     def GetMagnification(self) -> float:
         """As the column says."""

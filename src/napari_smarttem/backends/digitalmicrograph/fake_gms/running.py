@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from ..server import Bridge
+from .corrector import FakeCorrector
 from .gms import FakeGMS
 from .world import InstantWorld, SimulatedWorld
 
@@ -22,10 +23,16 @@ class Running:
     bridge : Bridge
     address, token : str
         What `connect` takes.
+    corrector : FakeCorrector or None
+        Stopped with the server.
     """
 
-    def __init__(self, gms: FakeGMS, *, port: int = 0, token: str = "", virtual_time: bool = False) -> None:
+    def __init__(
+        self, gms: FakeGMS, *, port: int = 0, token: str = "", virtual_time: bool = False,
+        corrector: FakeCorrector | None = None,
+    ) -> None:  # fmt: skip
         self.gms = gms
+        self.corrector = corrector
         gms.free_the_thread()
         self.bridge = Bridge(
             gms,
@@ -54,6 +61,8 @@ class Running:
         """Stop the server and wait until it has."""
         self.bridge.stop()
         self._thread.join(10.0)
+        if self.corrector is not None:
+            self.corrector.stop()
 
     def wait(self, seconds: float | None = None) -> None:
         """Until the server is stopped from elsewhere, or `seconds` are over."""
@@ -72,7 +81,7 @@ class Running:
 
 def run(
     *, speed: float | None = 1.0, port: int = 0, token: str = "", instant: bool = False, gms: dict[str, object] | None = None,
-    **simulator: object,
+    ronchigrams: bool = False, **simulator: object,
 ) -> Running:  # fmt: skip
     """Start a fake GMS with the bridge in it.
 
@@ -86,9 +95,15 @@ def run(
         True: a world without physics that takes no time.
     gms : dict
         Settings of `FakeGMS`.
+    ronchigrams : bool
+        True: the filter is not in EELS mode, so that the camera shows the angle plane, and a corrector's gateway is there too:
+        what an alignment needs.
     **simulator
         Settings of the simulated microscope.
     """
     world = InstantWorld(virtual=speed is None) if instant else SimulatedWorld(speed, **simulator)
     virtual = speed != 1.0 if not instant else speed is None
-    return Running(FakeGMS(world, **(gms or {})), port=port, token=token, virtual_time=virtual)  # type: ignore[arg-type]
+    fake = FakeGMS(world, **(gms or {}))  # type: ignore[arg-type]
+    fake.filter.eels_mode = not ronchigrams
+    corrector = FakeCorrector(world.microscope) if ronchigrams and isinstance(world, SimulatedWorld) else None
+    return Running(fake, port=port, token=token, virtual_time=virtual, corrector=corrector)

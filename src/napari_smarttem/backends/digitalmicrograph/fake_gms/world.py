@@ -21,6 +21,7 @@ class World(Protocol):
     field_nm: float
     signals: tuple[str, ...]
     blanked: bool
+    high_tension_v: float
 
     def now_s(self) -> float:
         """Its clock."""
@@ -42,6 +43,10 @@ class World(Protocol):
 
     def spectrum(self, exposure_s: float, energy_ev: float, dispersion_ev: float) -> np.ndarray:
         """Counts in 2048 channels, channel 0 at `energy_ev`; time does not pass by itself."""
+        ...
+
+    def ronchigram(self, exposure_s: float) -> np.ndarray:
+        """Electrons in the angle plane, a square array, with the beam on a thin film; time does not pass by itself."""
         ...
 
 
@@ -72,6 +77,7 @@ class SimulatedWorld:
         self.clock = _HeldClock(speed)
         column.clock = self.clock
         self.field_nm = column.field.height_nm
+        self.high_tension_v = column.settings.high_tension_v
         # The coils reach further than the simulator says of its own accord: a rotated scan does.
         side = self.field_nm
         column.field = Field2D(y_nm=-side / 2, x_nm=-side / 2, height_nm=2 * side, width_nm=2 * side)
@@ -144,6 +150,17 @@ class SimulatedWorld:
         finally:
             self.clock.held = False
 
+    def ronchigram(self, exposure_s: float) -> np.ndarray:
+        """See `World`."""
+        camera = self.microscope.camera
+        if camera is None:
+            raise RuntimeError("This simulation has no Ronchigrams: it needs torch.")
+        self.clock.held = True
+        try:
+            return np.asarray(camera.acquire_image(exposure_s, NEVER).data)
+        finally:
+            self.clock.held = False
+
 
 class InstantWorld:
     """Takes no time and knows no physics: what is left is the bridge. Channels 0 and 1 of a spectrum say where the beam stood.
@@ -158,6 +175,7 @@ class InstantWorld:
         self.field_nm = field_nm
         self.signals: tuple[str, ...] = ("HAADF", "BF")
         self.blanked = False
+        self.high_tension_v = 200e3
         self.virtual_s = 0.0 if virtual else None
         self.position: tuple[float, float] | None = None
         self._ramp = np.arange(2048, dtype=np.float32)
@@ -191,3 +209,8 @@ class InstantWorld:
         else:
             counts[:] = 0
         return counts
+
+    def ronchigram(self, exposure_s: float) -> np.ndarray:
+        """A ramp along x, so that one sees which way round it comes; dark where the beam is blanked."""
+        ramp = np.arange(256, dtype=np.float32) * (not self.blanked)
+        return np.broadcast_to(ramp, (256, 256))
