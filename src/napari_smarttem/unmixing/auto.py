@@ -60,13 +60,12 @@ def find_auto(problem: Problem) -> Found:
         wider = volume.minimum_volume(scores, start, problem.rng)
         geometric = min(geometric, _judged(subspace, scores, facets.fit(scores, wider, noise)), key=_badness)
     problem.report(0.78, "sharp features of the spectra")
-    line = lines.fit(subspace, k, problem.rng)
+    line = lines.fit(subspace, k, problem.rng, starts=0, start=geometric.corners)
     spectral = Candidate(line.corners, *_against(subspace, scores, line.corners), None)
-    if line.corners.size and spectral.badness < 1.0:
+    if spectral.badness < 1.0:
         problem.report(0.84, "comparing")
-        own, other = lines.likelihood_of(subspace, spectral.corners), lines.likelihood_of(subspace, geometric.corners)
         part = _mixed_part(subspace, geometric.corners, spectral.corners)
-        if own - other > 10.0 * k and part > MIXED_PART:
+        if line.gained > 10.0 * k and part > MIXED_PART:
             return Found(
                 spectral.corners,
                 "Every pixel holds a little of everything, so the endmembers are not in the data; they rest on the"

@@ -10,7 +10,7 @@ never lowers the likelihood.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from .kernels import scale_mixture
 from .subspace import Subspace
 
 WIDTHS = 6.0 ** np.arange(6)
+SETTLE = 8
+"""Turns of expectation-maximisation for the densities before the first step."""
+ENOUGH = 0.1
+"""A turn that gains less log-likelihood than this is the last."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,15 @@ class Lines:
     sparsity : ndarray
         ``(k,)`` part of the channels in which an endmember shows nothing sharper than noise.
     likelihood : float
-        Mean log-likelihood per channel.
+        Log-likelihood of the sharp features, in all.
+    gained : float
+        By how much that is more than at the start, with densities fitted to the start.
     """
 
     corners: np.ndarray
     sparsity: np.ndarray
     likelihood: float
+    gained: float
 
 
 def band_pass(spectra: np.ndarray, width: float) -> np.ndarray:
@@ -48,8 +55,8 @@ def band_pass(spectra: np.ndarray, width: float) -> np.ndarray:
     return np.asarray(slope - smooth)
 
 
-WIDTH = 2.0
-"""Channels: about the width of the sharpest edges that a spectrometer is set up to sample."""
+WIDTH = 1.0
+"""Channels. Endmembers from two halves of the counts agree best with it (`bench.parts.unmixing_choices.line_width`)."""
 
 
 def sharp_units(subspace: Subspace, k: int, width: float = WIDTH) -> tuple[np.ndarray, np.ndarray]:
@@ -69,39 +76,45 @@ def sharp_units(subspace: Subspace, k: int, width: float = WIDTH) -> tuple[np.nd
     return units, noise
 
 
-def likelihood_of(subspace: Subspace, corners: np.ndarray, width: float = WIDTH) -> float:
-    """Log-likelihood of the sharp features of the endmembers given, with weights fitted for them, in all."""
-    k = len(corners)
-    units, noise = sharp_units(subspace, k, width)
-    total = float(np.linalg.slogdet(corners)[1])
-    for row in corners:
-        weights = np.full(len(WIDTHS), 1.0 / len(WIDTHS))
-        variance = float(noise @ row**2) * WIDTHS
-        mean = 0.0
-        for _ in range(15):
-            mean, weights, _ = scale_mixture(units, row, variance, weights)
-        total += mean
-    # the filter is about two widths wide, and a sample was taken every width
-    return total * len(units) / 2.0
+def fit(
+    subspace: Subspace,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    width: float = WIDTH,
+    starts: int = 1,
+    start: np.ndarray | None = None,
+) -> Lines:
+    """Rotate the first `k` singular vectors until the endmembers' sharp features are sparse.
 
-
-def fit(subspace: Subspace, k: int, rng: np.random.Generator, *, width: float = WIDTH, starts: int = 1) -> Lines:
-    """Rotate the first `k` singular vectors until the endmembers' sharp features are sparse."""
+    Parameters
+    ----------
+    subspace : Subspace
+    k : int
+        Number of endmembers.
+    rng : numpy Generator
+        For random starts.
+    width : float
+        Channels, of the band-pass.
+    starts : int
+        Besides `start`: whitened vectors, and random rotations of them for those after the first.
+    start : ndarray, optional
+        ``(k, k)`` corners to begin from; the likelihood has many local maxima, and a simplex that is only too small lies
+        near the right one. With ``starts=0`` the only beginning.
+    """
     units, noise = sharp_units(subspace, k, width)
-    h = subspace.channel_scale
-    best: Lines | None = None
-    start = _whitening(units)
-    for turn in range(starts):
-        rotation = np.eye(k) if turn == 0 else np.linalg.qr(rng.standard_normal((k, k)))[0]
-        found = _maximise(units, noise, rotation @ start)
-        if best is None or found.likelihood > best.likelihood + 1e-9:
-            best = found
-    assert best is not None
+    begin = [] if start is None else [start]
+    whitened = _whitening(units) if starts else np.eye(k)
+    begin += [np.linalg.qr(rng.standard_normal((k, k)))[0] @ whitened if turn else whitened for turn in range(starts)]
+    best = max((_maximise(units, noise, one) for one in begin), key=_likelihood)
     corners = best.corners
     # the sign that makes the spectrum positive
-    totals = (corners @ subspace.vectors[:, :k].T) @ h
-    corners = corners * np.where(totals < 0, -1.0, 1.0)[:, None]
-    return Lines(corners, best.sparsity, best.likelihood)
+    totals = (corners @ subspace.vectors[:, :k].T) @ subspace.channel_scale
+    return replace(best, corners=corners * np.where(totals < 0, -1.0, 1.0)[:, None])
+
+
+def _likelihood(found: Lines) -> float:
+    return found.likelihood
 
 
 def _whitening(units: np.ndarray) -> np.ndarray:
@@ -109,28 +122,35 @@ def _whitening(units: np.ndarray) -> np.ndarray:
     return np.asarray((vectors / np.sqrt(np.maximum(values, 1e-12 * values[-1]))).T)
 
 
-def _maximise(units: np.ndarray, noise: np.ndarray, rotation: np.ndarray, turns: int = 40) -> Lines:
-    k = len(rotation)
-    b = rotation.copy()
+def _maximise(units: np.ndarray, noise: np.ndarray, start: np.ndarray, turns: int = 60) -> Lines:
+    k = len(start)
+    # the filter is about two widths wide and a sample was taken every width: every other one is new
+    independent = len(units) / 2.0
+    b = (
+        start
+        / np.sqrt(np.maximum(np.einsum("ij,ij->i", start @ (units.T @ units / len(units)), start), 1e-300))[:, None]
+    )
     weights = np.full((k, len(WIDTHS)), 1.0 / len(WIDTHS))
-    before = -np.inf
-    likelihood = -np.inf
+    for c in range(k):  # densities for the start as it is, so that its likelihood can be told
+        for _ in range(SETTLE):
+            weights[c] = scale_mixture(units, b[c], float(noise @ b[c] ** 2) * WIDTHS, weights[c])[1]
+    first = before = likelihood = -np.inf
     for turn in range(turns):
-        total = 0.0
+        total, log_volume, moved = 0.0, float(np.linalg.slogdet(b)[1]), b.copy()
         for c in range(k):
-            spike = float(noise @ b[c] ** 2)
-            variance = spike * WIDTHS  # (parts,)
-            mean, weights[c], covariance = scale_mixture(units, b[c], variance, weights[c])
+            mean, weights[c], covariance = scale_mixture(units, b[c], float(noise @ b[c] ** 2) * WIDTHS, weights[c])
             total += mean
             unit = np.zeros(k)
             unit[c] = 1.0
             try:
-                row = np.linalg.solve(b @ covariance, unit)
+                row = np.linalg.solve(moved @ covariance, unit)
             except np.linalg.LinAlgError:
                 break
-            b[c] = row / np.sqrt(max(float(row @ covariance @ row), 1e-300))
-        likelihood = total + float(np.linalg.slogdet(b)[1])
-        if turn > 8 and abs(likelihood - before) < 3e-5:
+            moved[c] = row / np.sqrt(max(float(row @ covariance @ row), 1e-300))
+        likelihood = (total + log_volume) * independent
+        if turn == 0:
+            first = likelihood
+        if turn > 2 and abs(likelihood - before) < ENOUGH:
             break
-        before = likelihood
-    return Lines(b, weights[:, 0] + weights[:, 1], likelihood)
+        before, b = likelihood, moved
+    return Lines(b, weights[:, 0] + weights[:, 1], likelihood, likelihood - first)

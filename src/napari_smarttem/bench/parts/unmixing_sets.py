@@ -52,8 +52,8 @@ def spectra(rng: np.random.Generator, k: int, channels: int, *, collinear: float
     which of the two it was.
     """
     if collinear:
-        own = spectra(rng, k + 1, channels)
-        return np.asarray((1 - collinear) * own[:k] + collinear * own[k])
+        several = spectra(rng, k + 1, channels)
+        return np.asarray((1 - collinear) * several[:k] + collinear * several[k])
     energy = np.linspace(200.0, 1000.0, channels)
     onsets = rng.permutation(np.sort(rng.uniform(240.0, 940.0, 3 * k)))
     out = np.empty((k, channels))
@@ -65,7 +65,9 @@ def spectra(rng: np.random.Generator, k: int, channels: int, *, collinear: float
         features = np.zeros(channels)
         for onset in own:
             peak = np.exp(-0.5 * ((energy - onset) / rng.uniform(2.0, 5.0)) ** 2)
-            edge = (np.maximum(energy, onset) / onset) ** -rng.uniform(2.0, 4.0) / (1.0 + np.exp((onset - energy) / 2.0))
+            edge = (np.maximum(energy, onset) / onset) ** -rng.uniform(2.0, 4.0) / (
+                1.0 + np.exp((onset - energy) / 2.0)
+            )
             features += rng.uniform(0.5, 1.5) * ((1 - EDGE) * peak / peak.mean() + EDGE * edge / edge.mean())
         out[c] = BACKGROUND * background / background.mean() + (1 - BACKGROUND) * features / features.mean()
     return out
