@@ -11,35 +11,9 @@ import pytest
 from napari_smarttem.backends.digitalmicrograph import pyautomic
 from napari_smarttem.schema import BadInput, InstrumentFault, LimitExceeded
 
-from .array_server import ArrayServer, Shared
+from .array_server import METHODS, ArrayServer, LocalProxy, Shared
 
 NEVER = threading.Event()
-METHODS = {name for name in vars(ArrayServer) if not name.startswith("_")}
-
-
-class CommunicationError(Exception):
-    """Pyro5's has this name."""
-
-
-class LocalProxy:
-    """A proxy without a network: plain values only go through, and it can break."""
-
-    def __init__(self, shared, without=()):
-        self._server, self._shared = ArrayServer(shared), shared
-        self._pyroMethods = METHODS - set(without)
-        self.broken = False
-
-    def __getattr__(self, name):
-        def call(*arguments):
-            assert all(type(a) in (int, float, bool) for a in arguments), "serpent takes no numpy numbers"
-            if self.broken:
-                raise CommunicationError("connection lost")
-            return getattr(self._server, name)(*arguments)
-
-        return call
-
-    def _pyroRelease(self):
-        self.broken = True
 
 
 @pytest.fixture(params=["local", "Pyro5"])
