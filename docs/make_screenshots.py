@@ -21,6 +21,7 @@ SEED = 5
 FIRST_ROUND = 46
 STAGES = ("choose", "components", "pixel", "compare", "figure")
 ALIGNMENT_STAGES = ("measured", "proposed", "applied", "aligned")
+SINGLE_PIXEL_STAGES = ("live", "judge", "compare")
 
 
 def take(folder: Path, viewer: Any, session: Any, *, size: tuple[int, int] = SIZE) -> dict[str, Path]:
@@ -229,6 +230,76 @@ def take_alignment(
     return pictures
 
 
+def take_single_pixel(
+    folder: Path, viewer: Any, session: Any, *, settings: dict[str, Any] | None = None
+) -> dict[str, Path]:
+    """Calibrate the simulated phase plate, image with it, judge patterns, and take a picture of each stage.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the pictures go.
+    viewer : napari.Viewer
+        Shown, and bound to `session`.
+    session : Session
+        Connected to an instrument with a phase plate.
+    settings : dict, optional
+        Of the plan, where they are not to be the defaults.
+
+    Returns
+    -------
+    dict of str to Path
+        Of `SINGLE_PIXEL_STAGES`.
+    """
+    from napari_smarttem.widgets import launch
+    from napari_smarttem.widgets.base import open_dock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    launch.arrange(viewer)
+    dock = open_dock(viewer, "Single-pixel")
+    dock.put_settings(settings or {})
+    pictures = {}
+
+    def over() -> bool:
+        return (
+            not dock._starting and not session.status.active and (dock.record.run is not None and dock.record.run.over)
+        )
+
+    def picture(stage: str) -> None:
+        viewer.window.resize(*SIZE)
+        viewer.reset_view()
+        _settle(1.0)
+        pictures[stage] = folder / f"single-pixel-{stage}.png"
+        viewer.screenshot(str(pictures[stage]), canvas_only=False, flash=False)
+
+    dock.calibrate()
+    _settle()
+    _until(lambda: over() and dock.record.calibration is not None, 400.0)
+    dock.start()
+    _settle()
+    _until(over, 400.0)
+    dock.show_page(0)
+    picture("live")
+    dock.calculate_raster()
+    _until(lambda: dock._ideal is not None, 60.0)
+    dock.show_page(2)
+    picture("compare")
+    most = float(dock.record.run.dose.max())
+    dock.put_settings({"pixel_dose_limit_e_per_a2": round(0.08 * most, 3)})
+    dock.start()
+    _until(lambda: dock.veto.waiting and len(dock.veto.ids()) > 3, 200.0)
+    ids = dock.veto.ids()
+    session.review.approve(ids[:-2])
+    session.review.reject(ids[-2:-1])
+    dock.show_page(1)
+    _settle()
+    dock.veto.select(ids[-2])
+    picture("judge")
+    session.stop()
+    session.wait(10)
+    return pictures
+
+
 def _dock_of(widget: Any) -> Any:
     from napari_smarttem.widgets.launch import dock_of
 
@@ -298,6 +369,14 @@ def main() -> int:
                 for path in take_alignment(STATIC, viewer, session, target, stages=stages).values():
                     print(path)
                 viewer.close()
+        viewer = napari.Viewer(show=True)
+        viewer.window.resize(*SIZE)
+        with Session(folder=Path(scratch) / "single-pixel", sync=False) as session:
+            bind_session(viewer, session)
+            session.connect("simulator", phase_plate=True, speed=None, seed=SEED).result(60.0)
+            for path in take_single_pixel(STATIC, viewer, session).values():
+                print(path)
+            viewer.close()
     return 0
 
 

@@ -137,6 +137,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
+    single_pixel = commands.add_parser(
+        "single-pixel", parents=[common, machine_readable], help="structured illumination and one number a pattern"
+    )
+    _add_single_pixel_options(single_pixel)
+
     from . import measure_aberrations, train_command
 
     measure = commands.add_parser(
@@ -177,6 +182,25 @@ def build_parser() -> argparse.ArgumentParser:
     fake.add_argument("--seconds", type=float, help="stop after so long (default: when interrupted)")
     fake.set_defaults(run=_fake_gms)
     return parser
+
+
+def _add_single_pixel_options(single_pixel: argparse.ArgumentParser) -> None:
+    add = single_pixel.add_argument
+    add("--backend", default="simulator", help="an instrument with a phase plate (default: %(default)s)")
+    add("--backend-setting", action="append", default=[], metavar="KEY=VALUE", help="of the backend; repeatable")
+    add("--generator", help="predicted, measured or spot (a raster of the smallest spot)")
+    add("--rule", help="information, random, contrast or divergence")
+    add("--pixels", type=int, help="side of the picture: 16, 32 or 64")
+    add("--patterns", type=int, help="largest number of patterns")
+    add(
+        "--plate", type=Path, metavar="FILE", help="a calibrated plate (plate.npz); without it the run calibrates first"
+    )
+    add("--calibrate-only", action="store_true", help="end once the plate is calibrated")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the plan; repeatable")
+    add("--approve", default="all", metavar="WHAT", help="patterns above a dose limit: a score, all or file:PATH")
+    add("--seed", type=int, help="of the simulator, the pool and all that is left to chance")
+    add("--out", type=Path, metavar="RUN", help="run folder to make (default: in smarttem-runs at home)")
+    single_pixel.set_defaults(run=_single_pixel)
 
 
 def _add_acquire_options(acquire: argparse.ArgumentParser) -> None:
@@ -241,6 +265,12 @@ def _acquire(options: argparse.Namespace) -> int:
     from .headless import acquire
 
     return acquire(options)
+
+
+def _single_pixel(options: argparse.Namespace) -> int:
+    from .headless import single_pixel
+
+    return single_pixel(options)
 
 
 def _resume(options: argparse.Namespace) -> int:

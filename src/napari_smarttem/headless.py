@@ -47,6 +47,33 @@ def resume(options: argparse.Namespace) -> int:
         return _follow(session, session.resume(options.run_folder, policy=policy), policy, as_json=options.json)
 
 
+def single_pixel(options: argparse.Namespace) -> int:
+    """Connect, image with structured illumination into a new run folder, and say what came of it; returns the exit status."""
+    from .single_pixel.settings import parse as parse_single_pixel
+
+    settings = key_values(options.set, "--set")
+    named = {
+        "generator": options.generator,
+        "rule": options.rule,
+        "pixels": options.pixels,
+        "patterns": options.patterns,
+        "calibration_file": None if options.plate is None else str(options.plate),
+        "calibrate_only": options.calibrate_only or None,
+        "seed": options.seed,
+    }
+    settings.update({name: value for name, value in named.items() if value is not None})
+    parse_single_pixel(settings)
+    policy = review_policy(options.approve)
+    backend = key_values(options.backend_setting, "--backend-setting")
+    if options.backend == "simulator":
+        backend = {"phase_plate": True, "speed": None, "seed": options.seed or 0} | backend
+    with _open_session() as session:
+        info = session.connect(options.backend, **backend).result()
+        print(f"{info.name}{_simulated_mark(info)}", file=sys.stderr)
+        folder = session.start(PlanSpec(kind="single_pixel", settings=settings), options.out, policy=policy)
+        return _follow(session, folder, policy, as_json=options.json)
+
+
 # -- options into settings --------------------------------------------------------------------------------------------
 
 

@@ -99,7 +99,9 @@ def test_numbers_are_written_to_two_digits_of_their_error(value, sigma, words):
     assert said_number(value, sigma) == words
 
 
-@pytest.mark.parametrize("optics", ["aligned", "misaligned", "misaligned, with OAM sorter"])
+@pytest.mark.parametrize(
+    "optics", ["aligned", "misaligned", "misaligned, with OAM sorter", "aligned, with phase plate"]
+)
 def test_the_form_connects_to_a_column_with_something_to_align(qtbot, optics):
     from napari_smarttem.widgets.backend_form import BackendForm
 

@@ -35,6 +35,7 @@ def most_informative(
     exploration: float = 0.05,
     taken: np.ndarray | None = None,
     samples: int = 96,
+    exact: bool | None = None,
 ) -> Choice:
     """A batch with the largest expected gain.
 
@@ -51,7 +52,9 @@ def most_informative(
     taken : ndarray of bool, shape (n,), optional
         Patterns that must not be chosen.
     samples : int
-        Of the posterior, where the picture has more than 32 x 32 pixels.
+        Of the posterior, where the picture has more than 32 x 32 pixels. A batch should be smaller than this.
+    exact : bool, optional
+        Work with the covariance itself: takes seconds beyond 32 x 32 pixels, but large batches need it. None: up to 32 x 32.
 
     Raises
     ------
@@ -61,10 +64,13 @@ def most_informative(
     flat, free = _checked(pool, taken)
     count = min(count, int(free.sum()))
     by_chance = min(count, round(exploration * count))
-    spread = _spread(posterior, flat, rng, samples)
+    if exact or (exact is None and posterior.pixels <= EXACT_PIXELS):
+        spread = posterior.spread(flat)
+    else:
+        spread = np.asarray(posterior.samples(samples, rng).astype(np.float32) @ flat.T / np.sqrt(samples))
     noise = posterior.variance_of(posterior.predicted(flat)) * posterior.inflation
-    variance = np.einsum("ij,ij->j", spread, spread, dtype=float)
-    past: list[np.ndarray] = []
+    variance = np.einsum("ij,ij->j", spread, spread).astype(float)
+    past = np.zeros((count, len(flat)))
     index, gains = [], []
     candidate = free.copy()
     for number in range(count):
@@ -76,21 +82,10 @@ def most_informative(
         index.append(best)
         gains.append(float(gain[best]))
         candidate[best] = False
-        shared = (spread[:, best] @ spread).astype(float)
-        for other in past:
-            shared -= other[best] * other
-        update = shared / np.sqrt(noise[best] + variance[best])
-        past.append(update)
+        shared = (spread[:, best] @ spread).astype(float) - past[:number, best] @ past[:number]
+        update = past[number] = shared / np.sqrt(noise[best] + variance[best])
         variance = np.maximum(variance - update**2, 0.0)
     return Choice(np.array(index, dtype=int), np.array(gains))
-
-
-def _spread(posterior: Posterior, flat: np.ndarray, rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Vectors whose products are the covariances of the patterns' signals, (any, n): exact, or from samples of the posterior."""
-    if posterior.pixels <= EXACT_PIXELS:
-        return posterior.spread(flat)
-    drawn = posterior.samples(samples, rng).astype(np.float32)
-    return np.asarray(drawn @ flat.T / np.sqrt(samples))
 
 
 def by_chance(pool: np.ndarray, count: int, rng: np.random.Generator, *, taken: np.ndarray | None = None) -> Choice:

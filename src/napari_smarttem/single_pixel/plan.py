@@ -19,7 +19,7 @@ from .adaptive import Choice, by_chance, most_contrast, most_informative, naive_
 from .compare import expected_error
 from .plate_steps import PlateSteps, Steps
 from .pool import Pool, predict_pool, settings_of_pool, spot_raster
-from .posterior import Posterior
+from .posterior import FEW, LARGEST_MISFIT, Posterior, retune_is_due
 from .predict import Decoder
 from .settings import SinglePixelSettings, parse
 from .watch import bucket_signal
@@ -114,6 +114,8 @@ class _Run(PlateSteps):
                 if (yield from self._checked()):
                     assert self.decoder is not None
                     pool = predict_pool(self.decoder, pool.biases_v, pool.shift_px, settings.pixels)
+                left = self._estimate(calibrating=False)
+                yield from self.note(f"ahead-{number}", f"{self.wanted - self.measured} patterns to go.", estimate=left)
         reason = reason or f"{self.measured} patterns are measured"
         done = {"patterns": self.measured, "reason": reason}
         yield from self.note("end", f"Done: {reason.rstrip('.')}.", level=level, data=done)
@@ -121,7 +123,7 @@ class _Run(PlateSteps):
     def _estimate(self, *, calibrating: bool) -> PlanEstimate:
         """What follows; setting and exposing are a step each, and a reviewed or failed pattern is not foreseen."""
         settings = self.settings
-        ahead = 0 if calibrating and settings.calibrate_only else self.wanted
+        ahead = 0 if calibrating and settings.calibrate_only else self.wanted - self.measured
         checks = settings.check_every and ahead // (settings.batch * settings.check_every)
         images = settings.calibration_patterns if calibrating else 0
         images += (checks + int(calibrating and ahead > 0)) * settings.check_patterns
@@ -263,11 +265,17 @@ class _Run(PlateSteps):
         posterior = self.posterior
         if not posterior.count:
             return
-        if number + 1 in (2, 4, 8) or (number + 1) % 16 == 0:
+        if retune_is_due(number + 1, posterior.pixels):
             posterior.retune()
         posterior.settle()
         gain = choice.gain_nats[np.isfinite(choice.gain_nats)]
         scatter = posterior.scatter()
+        if (
+            scatter is not None and scatter > LARGEST_MISFIT
+        ):  # the prior may be what does not fit: before the patterns are blamed
+            posterior.retune()
+            posterior.settle()
+            scatter = posterior.scatter()
         remark = posterior.remark(scatter) if scatter is not None else ""
         self.suspicious = bool(remark)
         uncertainty = posterior.uncertainty()
@@ -282,7 +290,7 @@ class _Run(PlateSteps):
                 "patterns": posterior.count,
                 "spent_e_per_a2": self.spent,
                 "electrons": self.electrons,
-                "expected_error": expected_error(posterior.picture, uncertainty),
+                "expected_error": expected_error(posterior.picture, uncertainty) if posterior.count >= FEW else None,
                 "misfit": scatter,
                 "gain_nats": float(gain.mean()) if len(gain) else None,
                 "strength": posterior.strength,

@@ -17,8 +17,16 @@ from ..schema import BadInput
 EDGE = 0.004
 STRENGTHS = np.logspace(-1.0, 3.0, 9)
 LARGEST = 128
+FEW = 48
 LEAST_TO_JUDGE = 96
 LARGEST_MISFIT = 1.25  # the mean of 128 squares scatters by 0.125
+
+
+def retune_is_due(batches: int, pixels: int) -> bool:
+    """Whether the strength should be looked at after so many batches: often at first, and rarely where it takes seconds."""
+    if pixels > 32:
+        return batches in (1, 2, 4, 8) or batches % 32 == 0
+    return batches == 1 or (batches % 2 == 0 and batches <= 8) or batches % 4 == 0
 
 
 class Posterior:
@@ -169,12 +177,16 @@ class Posterior:
         self._glimpsed = self._outset = None
 
     def choose_strength(self, strengths: np.ndarray | None = None, *, rounds: int = 4) -> float:
-        """Choose the strength (and the inflation) from every eighth pattern, held out; the picture is left as it is."""
+        """Choose the strength (and the inflation) from patterns held out: every eighth, every fourth while there are few.
+
+        The picture is left as it is.
+        """
         from scipy.linalg import solve_triangular
 
         self._absorb()
         patterns, signals = self.patterns, self.signals
-        aside = np.arange(len(signals)) % 8 == 7
+        every = 8 if len(signals) >= FEW else 4
+        aside = np.arange(len(signals)) % every == every - 1
         if aside.sum() < 3:
             return self.strength
         if strengths is None:

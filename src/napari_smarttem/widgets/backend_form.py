@@ -42,10 +42,11 @@ class _Simulator(SettingsForm):
                 ),
             ),
             optics=(
-                Literal["aligned", "misaligned", "misaligned, with OAM sorter"],
+                Literal["aligned", "misaligned", "misaligned, with OAM sorter", "aligned, with phase plate"],
                 Field(
                     default="aligned",
-                    description="Misaligned: something to do for the Alignment dock, with controls as imperfect as real ones",
+                    description="Misaligned: something to do for the Alignment dock, with controls as imperfect as real ones. "
+                    "With phase plate: for the Single-pixel dock",
                 ),
             ),
         )
@@ -57,10 +58,12 @@ class _Simulator(SettingsForm):
         values = self.values()
         values["speed"] = 1.0 if values.pop("time") == "real time" else None
         optics = values.pop("optics")
-        if optics != "aligned":
+        if optics.startswith("misaligned"):
             values |= {"misalignment": 1.0, "optics_imperfection": 1.0}
         if "sorter" in optics:
             values["sorter"] = True
+        if "phase plate" in optics:
+            values["phase_plate"] = True
         return values
 
     def show_settings(self, settings: dict[str, Any]) -> None:
@@ -69,7 +72,8 @@ class _Simulator(SettingsForm):
         if "speed" in values:
             values["time"] = "real time" if values["speed"] == 1.0 else "as fast as possible"
         sorter = ", with OAM sorter" if values.get("sorter") else ""
-        values.setdefault("optics", f"misaligned{sorter}" if values.get("misalignment") else "aligned")
+        plate = ", with phase plate" if values.get("phase_plate") else ""
+        values.setdefault("optics", f"misaligned{sorter}" if values.get("misalignment") else f"aligned{plate}")
         self.put(values)
 
 

@@ -53,7 +53,10 @@ _LABELS = {
     "pixel_dose_limit_e_per_a2": "Ask above (pixel)",
     "pattern_exposure_s": "Exposure of the pattern camera",
 }
-NO_PLATE = "This instrument has no phase plate (controls needle.1 …, pattern camera, bucket); on the simulator tick phase_plate."
+NO_PLATE = (
+    "This instrument has no phase plate (controls needle.1 …, pattern camera, bucket); the simulator has one where its Optics "
+    "are 'aligned, with phase plate'."
+)
 
 
 class SinglePixelDock(SessionWidget):
@@ -121,7 +124,7 @@ class SinglePixelDock(SessionWidget):
         live.addWidget(self.pictures)
         live.addWidget(self.signal)
         live.addWidget(self.error)
-        live.setSizes([300, 120, 130])
+        live.setSizes([360, 90, 130])
         self.veto = VetoPage(self.session.review, self.record)
         self.compare = ComparePage()
         self.notes = QListWidget()
@@ -354,7 +357,7 @@ class SinglePixelDock(SessionWidget):
 
     def _follow_raster(self, run: Imaging | None) -> None:
         """The dashed curve, one point a batch, worked out beside the window."""
-        if run is None or run.settled is None or self._calculating:
+        if run is None or run.settled is None or not run.spent or self._calculating:
             return
         if self._raster_of is not run:
             self._raster, self._raster_of = ([], []), run

@@ -21,7 +21,14 @@ from ..single_pixel.compare import Raster, expected_error
 from .single_pixel_plots import SmallPicture
 from .single_pixel_record import Imaging
 
-HEAD = ("Way", "Patterns", "Electrons", "Most at a pixel (e/Å²)", "Expected error")
+HEAD = ("Way", "Patterns", "Electrons", "Most e/Å²", "Error")
+TIPS = (
+    "How the patterns were made and chosen",
+    "Values counted; for a raster, its pixels or places",
+    "On the field altogether, transmitted or not",
+    "Dose of the most exposed pixel",
+    "Relative error: expected from the uncertainty; that of the calculated raster is against the picture it was made from",
+)
 HONEST = (
     "The ideal raster is calculated: a beam as small as a pixel, the same electrons, no dead time, the run's own picture taken for "
     "the specimen. Where it has the smaller error, a focused probe is the better choice, if the specimen bears its dose rate."
@@ -42,8 +49,11 @@ class ComparePage(QWidget):
         self.raster = SmallPicture("Raster", "CET-L1", "What a raster scan of the same dose shows", (0.0, 1.0))
         self.table = QTableWidget(0, len(HEAD))
         self.table.setHorizontalHeaderLabels(list(HEAD))
+        for place, tip in enumerate(TIPS):
+            self.table.horizontalHeaderItem(place).setToolTip(tip)
         self.table.verticalHeader().hide()
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.verdict = QLabel()
         self.verdict.setWordWrap(True)
         self.words = QLabel(HONEST)
@@ -104,7 +114,7 @@ def _row(run: Imaging) -> tuple[str, ...]:
     assert run.uncertainty is not None
     most = "" if run.dose is None else f"{np.max(run.dose):.3g}"
     error = expected_error(run.settled, run.uncertainty)
-    return (f"{run.way} ({run.at})", str(run.patterns), f"{run.electrons:.3g}", most, f"{error:.1%}")
+    return (run.way, str(run.patterns), f"{run.electrons:.3g}", most, f"{error:.1%}")
 
 
 def _verdict(run: Imaging | None, ideal: Raster | None) -> str:

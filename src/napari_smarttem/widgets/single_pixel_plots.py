@@ -110,7 +110,7 @@ class SignalPlot(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plot = _plot("Pattern", "Through / beam")
+        self.plot = _plot("Pattern", "Signal", 80)
         self.plot.addLegend(offset=(-5, 5), colCount=2, labelTextSize="7pt")
         self.expected = self.plot.plot([], [], pen=pyqtgraph.mkPen(PALE, width=1), name="expected")
         self.measured = self.plot.plot(
@@ -134,18 +134,22 @@ class ErrorPlot(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plot = _plot("Dose, mean over the field of view (e/Å²)", "Expected error (%)")
-        self.plot.setLogMode(x=True, y=True)
-        self.plot.addLegend(offset=(-5, 5), labelTextSize="7pt", verSpacing=-6)
+        self.plot = _plot("Dose, mean over the field of view (e/Å²)", "Error (%)")
+        self.plot.setLogMode(y=True)
+        self.plot.addLegend(offset=(-5, 5), colCount=3, labelTextSize="7pt", verSpacing=-6)
         self.run = self.plot.plot(
             [], [], pen=pyqtgraph.mkPen(BLUE, width=2), symbol="o", symbolSize=4, symbolBrush=BLUE, name="this run"
         )
         dashed = pyqtgraph.mkPen(ORANGE, width=2, style=Qt.PenStyle.DashLine)
-        self.raster = self.plot.plot([], [], pen=dashed, name="ideal raster (calculated)")
+        self.raster = self.plot.plot([], [], pen=dashed, name="ideal raster")
         self.before = self.plot.plot([], [], pen=pyqtgraph.mkPen(GREEN, width=1), name="run before")
         self.budget = pyqtgraph.InfiniteLine(0.0, angle=90, pen=pyqtgraph.mkPen("#D55E00", width=2), label="budget")
         self.budget.hide()
         self.plot.addItem(self.budget)
+        self.plot.setToolTip(
+            "Relative error to expect from the uncertainty, against dose. Dashed: a calculated raster scan with a beam as small as "
+            "a pixel and the same electrons, the picture so far taken for the specimen"
+        )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.plot)
@@ -159,4 +163,4 @@ class ErrorPlot(QWidget):
         self.raster.setData(raster[0], [100 * e for e in raster[1]])
         self.budget.setVisible(budget is not None and budget > 0)
         if budget is not None and budget > 0:
-            self.budget.setValue(float(np.log10(budget)))
+            self.budget.setValue(budget)

@@ -41,7 +41,7 @@ class Imaging:
     signals: list[float] = field(default_factory=list)
     expected: list[float] = field(default_factory=list)
     spent: list[float] = field(default_factory=list)
-    """Dose after each batch, averaged over the field of view, e/Å²."""
+    """Dose after each batch whose error is known, averaged over the field of view, e/Å²."""
     errors: list[float] = field(default_factory=list)
     """Expected relative error after each batch."""
     patterns: int = 0
@@ -224,8 +224,9 @@ class SinglePixelRecord(QObject):
         run.uncertainty = np.asarray(data["uncertainty"], dtype=float)
         run.dose = np.asarray(data["dose_e_per_a2"], dtype=float)
         run.patterns = int(data["patterns"])
-        run.spent.append(float(data["spent_e_per_a2"]))
-        run.errors.append(float(data["expected_error"]))
+        if data["expected_error"] is not None:
+            run.spent.append(float(data["spent_e_per_a2"]))
+            run.errors.append(float(data["expected_error"]))
         run.electrons, run.strength = float(data["electrons"]), float(data["strength"])
         run.misfit = data.get("misfit")
         run.pixel_nm = float(data["pixel_nm"])

@@ -10,9 +10,10 @@ import numpy as np
 from ...physics.caustics import Caustics, built_optics, built_plate, record
 from ...single_pixel.adaptive import Choice, by_chance, most_contrast, most_informative, naive_divergence
 from ...single_pixel.calibrate import calibrate, calibration_biases
+from ...single_pixel.compare import reconstructed_raster
 from ...single_pixel.patterns import coarser
-from ...single_pixel.pool import predict_pool, settings_of_pool
-from ...single_pixel.posterior import Posterior
+from ...single_pixel.pool import predict_pool, settings_of_pool, spot_raster
+from ...single_pixel.posterior import Posterior, retune_is_due
 from ...single_pixel.predict import Decoder
 
 BATCH = 16
@@ -91,9 +92,9 @@ def image(
     batch: int = BATCH,
     critical_e_per_px: float | None = None,
     rounds: int = 2,
-    retune_at: tuple[int, ...] = (2, 4, 8, 16, 24, 32, 48),
+    exact: bool | None = None,
 ) -> Run:
-    """One run of `patterns` patterns by a rule: ``information``, ``random``, ``contrast`` or ``divergence``.
+    """One run of `patterns` patterns by a rule: ``information``, ``random``, ``contrast``, ``divergence`` or ``in order``.
 
     With `critical_e_per_px` the specimen fades while it is measured: opacity decays with the electrons a pixel has seen.
     """
@@ -107,7 +108,7 @@ def image(
     while posterior.count < patterns:
         began = time.perf_counter()
         choice = _choose(
-            rule, posterior, plate.predicted, min(batch, patterns - posterior.count), rng, taken, seen, number
+            rule, posterior, plate.predicted, min(batch, patterns - posterior.count), rng, taken, seen, number, exact
         )
         choosing = time.perf_counter() - began
         taken[choice.index] = True
@@ -122,7 +123,7 @@ def image(
         seen = np.append(seen, posterior.predicted(plate.predicted[choice.index]))
         posterior.add(plate.predicted[choice.index], np.array(signals))
         number += 1
-        if number in retune_at or posterior.count >= patterns:
+        if retune_is_due(number, pixels) or posterior.count >= patterns:
             posterior.retune()
         posterior.settle(rounds)
         run.step_s.append(choosing + time.perf_counter() - began)
@@ -137,15 +138,18 @@ def image(
 
 def _choose(  # noqa: PLR0917
     rule: str, posterior: Posterior, pool: np.ndarray, count: int, rng: np.random.Generator, taken: np.ndarray,
-    seen: np.ndarray, number: int,
+    seen: np.ndarray, number: int, exact: bool | None,
 ) -> Choice:  # fmt: skip
+    if rule == "in order":
+        index = np.flatnonzero(~taken)[:count]
+        return Choice(index, np.full(len(index), np.nan))
     if rule == "random" or number == 0:
         return by_chance(pool, count, rng, taken=taken)
     if rule == "contrast":
         return most_contrast(pool, count, rng, taken=taken)
     if rule == "divergence":
         return naive_divergence(posterior, pool, count, rng, predicted_before=seen, taken=taken)
-    return most_informative(posterior, pool, count, rng, taken=taken)
+    return most_informative(posterior, pool, count, rng, taken=taken, exact=exact)
 
 
 def damage(dose: np.ndarray, specimen: np.ndarray, critical: float) -> float:
@@ -166,8 +170,11 @@ def raster_scan(
         rise = each / critical_e_per_px
         seen = 1.0 - (1.0 - seen) * (-np.expm1(-rise) / rise)
         lost = damage(np.full(seen.size, each), specimen, critical_e_per_px)
-    posterior = Posterior(specimen.shape[0], each)
-    posterior.add(np.eye(specimen.size, dtype=np.float32), rng.poisson(each * seen) / each)
-    posterior.choose_strength()
-    posterior.settle(6)
-    return posterior.picture, lost
+    return reconstructed_raster(rng.poisson(each * seen) / each, each), lost
+
+
+def spot_plate(plate: Plate, pixels: int, most: int) -> Plate:
+    """The raster that the plate itself can make: its smallest spot over a grid of at most `most` places."""
+    pool = spot_raster(plate.decoder, most, pixels)
+    true = coarser(plate.caustics.patterns(pool.biases_v, pool.shift_px), pixels).reshape(len(pool), -1)
+    return Plate(plate.caustics, plate.decoder, pool.patterns, true)
