@@ -89,6 +89,98 @@ def test_without_the_right_proof_nothing_is_done(running, changes):
     assert hung_up(channel)
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"proof": ""}, {"proof": "0" * 64}, {"proof": 7}, {"nonce": 1}, {"session": "short"}]
+)
+def test_one_comparison_in_constant_time_whatever_is_wrong(running, changes, monkeypatch):
+    """The same work for a right proof as for a wrong, a short or an absent one: time says nothing."""
+    made, real = [], server.hmac.compare_digest
+    monkeypatch.setattr(server.hmac, "compare_digest", lambda a, b: made.append((a, b)) or real(a, b))
+    channel, hello = dial(running)
+    answer = login(channel, hello, **changes)
+    channel.close()
+    assert answer["ok"] is (changes == {})
+    assert len(made) == 1
+    assert len(made[0][0]) == 64
+    assert all(isinstance(side, bytes) for side in made[0])
+
+
+def framed(text, body=b""):
+    return wire.PREFIX.pack(b"STEB", len(text), len(body)) + text + body
+
+
+BAD = {
+    "no frame": b"GET / HTTP/1.1\r\n\r\n",
+    "header too large": wire.PREFIX.pack(b"STEB", server.HEADER_CAP + 1, 0),
+    "body too large": wire.PREFIX.pack(b"STEB", 20, server.BODY_CAP + 1),
+    "no JSON": framed(b"{'id':1}"),
+    "not finite": framed(b'{"id":NaN}'),
+    "nested too deeply": framed(b'{"a":' + b"[" * 20 + b"]" * 20 + b"}"),
+    "no object": framed(b"[1]"),
+    "no verb": framed(b'{"id":1}'),
+    "no number": framed(b'{"id":"1","verb":"describe"}'),
+    "arguments that are a list": framed(b'{"id":7,"verb":"describe","args":[1]}'),
+    "an array longer than its body": framed(b'{"id":7,"verb":"visit","args":{},"arrays":[["<f8",[1000]]]}', b"1234"),
+}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["first", "right after a command"])
+@pytest.mark.parametrize("what", BAD)
+def test_what_is_no_request_ends_the_connection_and_nothing_else(running, what, after):
+    """After the login too, and also where the thread that owns DigitalMicrograph reads it in the helper's place."""
+    channel, hello = dial(running)
+    assert login(channel, hello)["ok"] is True
+    if after:
+        good = b"".join(map(bytes, wire.pack({"id": 3, "verb": "blanked", "args": {}})))
+        channel.sock.sendall(good + BAD[what])
+        assert channel.receive(5.0)[0]["ok"] is True
+    else:
+        channel.sock.sendall(BAD[what])
+    assert hung_up(channel)
+    channel.close()
+    again, hello = dial(running)
+    assert login(again, hello)["ok"] is True  # the server lives
+    again.close()
+
+
+def test_a_request_sent_again_is_answered_and_not_carried_out_again():
+    """Replayed on the same connection, on another of the same session, and at once or late: one exposure."""
+    with run(instant=True, speed=None, token=TOKEN) as running:
+        channel, hello = dial(running)
+        assert login(channel, hello)["ok"] is True
+        before = running.gms.camera.prepared
+        whole = b"".join(
+            map(bytes, wire.pack({"id": 9, "verb": "image", "args": {"exposure_s": 0.01, "band": [0, 0, 4, 4]}}))
+        )
+        channel.sock.sendall(whole * 3)
+        answers = [channel.receive(5.0) for _ in range(3)]
+        time.sleep(0.05)
+        channel.sock.sendall(whole)
+        answers.append(channel.receive(5.0))
+        other, hello = dial(running)
+        assert login(other, hello)["ok"] is True
+        other.sock.sendall(whole)
+        answers.append(other.receive(5.0))
+        assert running.gms.camera.prepared == before + 1
+        assert all(head == answers[0][0] and (data[0] == answers[0][1][0]).all() for head, data in answers)
+        channel.close()
+        other.close()
+
+
+def test_nothing_binds_beyond_this_computer(monkeypatch):
+    """Server, fake corrector, client and doctor: every address that is listened at is this computer's own."""
+    bound, real = [], socket.socket.bind
+    monkeypatch.setattr(socket.socket, "bind", lambda self, address: bound.append(address[0]) or real(self, address))
+    bridge = server.Bridge(FakeGMS(InstantWorld()), port=0)  # with the file's own HOST
+    bridge.listener.close()
+    with run(speed=None, seed=3, token=TOKEN, ronchigrams=True) as running:
+        link = Link(running.address, TOKEN)
+        link.call("describe")
+        link.close()
+    assert len(bound) >= 3
+    assert set(bound) == {"127.0.0.1"}
+
+
 def test_the_token_is_never_on_the_wire(running, monkeypatch):
     sent = []
     monkeypatch.setattr(

@@ -23,7 +23,11 @@ NEVER = threading.Event()
 
 
 def test_it_is_python_37():
-    ast.parse(FILE.read_text(encoding="utf-8"), feature_version=(3, 7))
+    tree = ast.parse(FILE.read_text(encoding="utf-8"), feature_version=(3, 7))
+    assert {node.name for node in tree.body if isinstance(node, ast.ClassDef)} >= {"Microscope", "Bridge"}
+    for newer in ("(n := 1)", "def f(a, /): pass"):  # the same parse refuses what 3.7 does not know
+        with pytest.raises(SyntaxError):
+            ast.parse(newer, feature_version=(3, 7))
 
 
 def test_it_needs_numpy_and_the_standard_library_only():
