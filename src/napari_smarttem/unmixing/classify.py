@@ -39,7 +39,7 @@ def find_clusters(problem: Problem) -> Found:
     else:
         labels = KMeans(k, n_init=5, random_state=seed).fit_predict(points)
         probabilities = np.eye(k)[labels]
-    return _from_probabilities(problem, probabilities, "Every pixel belongs to one of a few kinds, not to a mixture.")
+    return from_probabilities(problem, probabilities, "Every pixel belongs to one of a few kinds, not to a mixture.")
 
 
 def find_labelled(problem: Problem) -> Found:
@@ -73,14 +73,15 @@ def find_labelled(problem: Problem) -> Found:
         model = GridSearchCV(model, {"logisticregression__C": [0.01, 0.1, 1.0, 10.0, 100.0]}, cv=folds)
     model.fit(points[painted], flat[painted])
     probabilities = np.asarray(model.predict_proba(points))
-    return _from_probabilities(
+    return from_probabilities(
         problem, probabilities, "Every pixel is of one of the kinds that were painted.", classes.astype(int)
     )
 
 
-def _from_probabilities(
+def from_probabilities(
     problem: Problem, probabilities: np.ndarray, sentence: str, classes: np.ndarray | None = None
 ) -> Found:
+    """Maps and mean spectra of classes from the probabilities ``(pixels, classes)`` of each pixel."""
     scores = problem.subspace.scores[:, : problem.k].astype(np.float64)
     weights = probabilities / np.maximum(probabilities.sum(axis=0), 1e-30)
     corners = weights.T @ scores

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import classify, facets, factorize, lines, vertices, volume
+from . import autoencoder, classify, facets, factorize, lines, vertices, volume
 from .auto import find_auto, linear_noise
 from .methods_base import Found, Method
 
@@ -76,6 +76,12 @@ METHODS: dict[str, Method] = {
         Method("nmf", "NMF", "Non-negative maps and spectra; not unique.", factorize.find_nmf),
         Method("ica", "ICA", "Independent changes along energy, as blind source separation.", factorize.find_ica),
         Method("clusters", "Clusters", "k-means (or a Gaussian mixture) of the scores.", classify.find_clusters),
+        Method(
+            "autoencoder",
+            "Autoencoder + mixture",
+            "Kinds of pixels in a code that a network learns; needs PyTorch.",
+            autoencoder.find_autoencoder,
+        ),
         Method("labels", "Few labels", "Every pixel to one of the kinds painted.", classify.find_labelled),
         Method("reference", "Reference fit", "Amounts of known spectra.", factorize.find_reference),
     )
