@@ -373,3 +373,41 @@ def test_nonsense_is_refused_before_anything_is_done(instant, verb, args):
     assert str(caught.value).endswith(".")
     assert running.gms.digiscan.beam == running.gms.digiscan.safe
     instrument.scanner.move_probe(50.0, 50.0)  # it lives
+
+
+def test_the_filter_takes_its_time_and_drifts():
+    """Whoever does not wait for the filter exposes at the wrong energy; whoever does, within the drift."""
+    world = InstantWorld(virtual=True)
+    gms = FakeGMS(world)
+    gms.filter.set_energy(300.0)
+    assert gms.filter.actual_ev() == pytest.approx(0.0, abs=0.1)
+    world.sleep(gms.filter.settle_s / 2)
+    assert gms.filter.actual_ev() == pytest.approx(150.0, abs=0.1)
+    gms.filter.wait()
+    found = []
+    for _ in range(60):
+        world.sleep(60.0)
+        found.append(gms.filter.actual_ev())
+    assert found == pytest.approx([300.0] * 60, abs=0.11)
+    assert max(found) - min(found) > 0.15
+
+
+def test_a_live_view_of_the_fake_camera():
+    gms = FakeGMS(InstantWorld(virtual=True))
+    camera, image = gms.camera, gms.camera.CreateImageForAcquire(1, 1, 3)
+    camera.StartContinuousAcquisition(0.1, 1, 1, 3)
+    assert camera.GetFrameInContinuousMode(image, 0.05) is False
+    assert camera.GetFrameInContinuousMode(image, 1.0) is True
+    with pytest.raises(RuntimeError, match="live view"):
+        camera.AcquireImage(0.1, 1, 1, 3)
+    camera.StopContinuousAcquisition()
+    assert camera.AcquireImage(0.1, 1, 1, 3).GetNumArray().shape == (2048, 2048)
+
+
+def test_a_beam_that_digiscan_has_not_does_not_move():
+    gms = FakeGMS(InstantWorld())
+    gms.DS_MoveBeamTo(100.0, 200.0)
+    assert gms.DS_GetBeamDSPosition() == gms.digiscan.safe
+    gms.DS_GetScanControl()
+    gms.DS_MoveBeamTo(100.0, 200.0)
+    assert gms.DS_GetBeamDSPosition() == (100.0, 200.0)

@@ -45,7 +45,7 @@ def fuzz(cases: int, seed: int) -> dict[str, int]:
     chance = random.Random(seed)  # noqa: S311 - no secret
     through = min(2000, cases // 20)
     done = 0
-    for _ in range(cases - through):
+    for _ in range(cases - 2 * through):
         text, body = one(chance)
         for unpack, refusal in ((server.unpack, server.WireError), (wire.unpack, wire.WireError)):
             try:
@@ -67,11 +67,44 @@ def fuzz(cases: int, seed: int) -> dict[str, int]:
                     sock.shutdown(socket.SHUT_WR)
                     while sock.recv(4096):
                         continue
+                except TimeoutError as error:
+                    raise RuntimeError(f"The server hangs on {text!r}.") from error
                 except OSError:
                     done += 1  # hung up on us in mid-frame, as it should
                     continue
             done += 1
+        done += _after_login(running.address, running.token, chance, through)
         wire_channel = wire.Channel(socket.create_connection((host, int(port)), timeout=10.0))
         wire_channel.receive(5.0)  # it still greets
         wire_channel.close()
-    return {"cases": done, "through_sockets": through}
+    return {"cases": done, "through_sockets": 2 * through}
+
+
+def _after_login(address: str, token: str, chance: random.Random, cases: int) -> int:
+    """Requests of a client that knows the token, on one connection until the server ends it: each is answered or ends it."""
+    channel, done = _logged_in(address, token), 0
+    while done < cases:
+        text, body = one(chance)
+        try:
+            channel.sock.sendall(wire.PREFIX.pack(wire.MAGIC, len(text), len(body)) + text + body)
+            while "ok" not in channel.receive(10.0)[0]:
+                continue  # a sign of life
+        except (wire.WireError, OSError) as error:
+            if "Nothing was heard" in str(error):
+                raise RuntimeError(f"The server hangs on {text!r}.") from error
+            channel.close()
+            channel = _logged_in(address, token)
+        done += 1
+    channel.close()
+    return done
+
+
+def _logged_in(address: str, token: str) -> wire.Channel:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    channel = wire.Channel(socket.create_connection((host, int(port)), timeout=10.0))
+    hello, _ = channel.receive(5.0)
+    shown = wire.proof(token, "client", hello["nonce"], "0" * 32)
+    channel.send({"protocol": wire.PROTOCOL, "session": "fuzzing client", "nonce": "0" * 32, "proof": shown})
+    welcome, _ = channel.receive(5.0)
+    assert welcome["ok"] is True
+    return channel

@@ -175,6 +175,27 @@ class FakeGMS:
         self.digiscan._of(number)
         del self.digiscan.parameters[int(number)]
 
+    def DS_GetScanControl(self) -> bool:
+        """Take the beam; DigiScan loses it again with its next scan."""
+        self._enter("DS_GetScanControl")
+        self.digiscan.set_control(1)
+        return True
+
+    def DS_MoveBeamTo(self, dsx: float, dsy: float) -> None:
+        """In DigiScan's units; nothing happens, and nothing is said, where DigiScan has not the beam."""
+        self._enter("DS_MoveBeamTo")
+        self.digiscan.set_ds(dsx, dsy)
+
+    def DS_GetBeamDSPosition(self) -> tuple[float, float]:
+        """In DigiScan's units."""
+        self._enter("DS_GetBeamDSPosition")
+        return self.digiscan.beam
+
+    def DS_IsAcquisitionActive(self) -> bool:
+        """Whether a scan is under way."""
+        self._enter("DS_IsAcquisitionActive")
+        return self.digiscan.is_active()
+
     def GetActiveCamera(self) -> Camera:
         """The camera; raises where none is active."""
         self._enter("GetActiveCamera")
@@ -231,6 +252,9 @@ class FakeGMS:
             "dssetbeamdsposition": scan.set_ds,
             "dscalcimagecoordfromds": self._to_pixel,
             "dssetbeamtosafeposition": scan.park,
+            "emsetbeamblanked": lambda blanked: self.column.SetBeamBlanked(bool(blanked)),
+            "emgetmagnification": self.column.GetMagnification,
+            "emgethightension": self.column.GetHighTension,
         }
         filter_functions: dict[str, Callable[..., Any]] = {
             "ifsetenergyloss": energy.set_energy,

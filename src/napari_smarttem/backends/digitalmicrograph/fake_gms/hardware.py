@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from .images import Image, Images
 from .world import World
 
 READOUT_S = 2e-3
+DRIFT_EV, DRIFT_PERIOD_S, DRIFT_STEP_EV = 0.1, 1800.0, 0.02
 
 
 class EnergyFilter:
@@ -17,7 +19,7 @@ class EnergyFilter:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.energy_ev = 0.0
+        self.energy_ev = self._from_ev = 0.0
         self.settling_until = 0.0
         self.range_ev = (-200.0, 2000.0)
         self.dispersions = {5: 0.5, 6: 1.0, 2: 0.1, 4: 0.25}
@@ -29,12 +31,21 @@ class EnergyFilter:
         """Begin to go to an energy loss."""
         if not self.range_ev[0] <= value <= self.range_ev[1]:
             raise RuntimeError("Drift tube voltage out of range.")
-        self.energy_ev = value
+        self._from_ev, self.energy_ev = self.actual_ev(), value
         self.settling_until = self.world.now_s() + self.settle_s
 
     def wait(self) -> None:
         """Until it has settled."""
         self.world.sleep(max(0.0, self.settling_until - self.world.now_s()))
+
+    def actual_ev(self) -> float:
+        """Energy loss that reaches channel 0 now: on its way to what was set, and a little beside it."""
+        now = self.world.now_s()
+        share = min(1.0, max(0.0, self.settling_until - now) / self.settle_s)
+        drift = DRIFT_EV * math.sin(2 * math.pi * now / DRIFT_PERIOD_S)
+        return (
+            round((self.energy_ev + share * (self._from_ev - self.energy_ev) + drift) / DRIFT_STEP_EV) * DRIFT_STEP_EV
+        )
 
     @property
     def dispersion_ev(self) -> float:
@@ -54,11 +65,51 @@ class Camera:
         self.calibrated = True
         self.band = (974, 0, 1074, 2048)
         self.prepared = 0
+        self._view: tuple[Any, ...] | None = None
         self._spread: dict[tuple[int, int, int], np.ndarray] = {}
 
     def GetName(self) -> str:
         """Its name."""
         return "US1000FTXP (fake)"
+
+    def IsRetractable(self) -> bool:
+        """Yes."""
+        return True
+
+    def GetInserted(self) -> bool:
+        """Whether it is in the beam."""
+        return self.inserted
+
+    def SetInserted(self, inserted: bool) -> None:
+        """Put it in, or take it out; it moves slowly."""
+        if bool(inserted) != self.inserted:
+            self.world.sleep(3.0)
+        self.inserted = bool(inserted)
+
+    def StartContinuousAcquisition(self, exposure: float, xbin: int, ybin: int, processing: int) -> None:
+        """A live view; no exposure can be made beside it."""
+        if self.viewing:
+            raise RuntimeError("The camera is in use by a live view.")
+        self.viewing, self._view = True, (exposure, xbin, ybin, processing)
+
+    def GetFrameInContinuousMode(self, image: Image, timeout: float) -> bool:
+        """The next frame of the live view; False where it takes longer than `timeout` seconds."""
+        if self._view is None:
+            raise RuntimeError("There is no live view.")
+        exposure = self._view[0]
+        if exposure + READOUT_S > timeout:
+            self.world.sleep(timeout)
+            return False
+        self.viewing = False
+        try:
+            self.AcquireInPlace(image, *self._view)
+        finally:
+            self.viewing = True
+        return True
+
+    def StopContinuousAcquisition(self) -> None:
+        """End of the live view."""
+        self.viewing, self._view = False, None
 
     def PrepareForAcquire(self) -> None:
         """Get ready."""
@@ -92,7 +143,7 @@ class Camera:
             frame = frame[: rows * ybin, : columns * xbin].reshape(rows, ybin, columns, xbin).sum(axis=(1, 3))
             image.write(frame if image.data.dtype == np.float32 else np.clip(np.rint(frame), 0, 65535))
             return
-        spectrum = self.world.spectrum(exposure, self.energy.energy_ev, self.energy.dispersion_ev)
+        spectrum = self.world.spectrum(exposure, self.energy.actual_ev(), self.energy.dispersion_ev)
         self.world.sleep(exposure + READOUT_S)
         part = spectrum[left:right]
         if xbin > 1:
@@ -191,6 +242,35 @@ class Column:
     def _need_blanker(self) -> None:
         if not self.blanker:
             raise RuntimeError("There is no beam blanker.")
+
+    def GetStagePositions(self, flags: int) -> tuple[float, ...]:
+        """Those of `flags`, as `SetStagePositions` counts them."""
+        found = (self.GetStageX, self.GetStageY, self.GetStageZ, self.GetStageAlpha, self.GetStageBeta)
+        return tuple(read() for index, read in enumerate(found) if int(flags) & 1 << index)
+
+    def GetStageXY(self) -> tuple[float, float]:
+        """In um."""
+        return self.stage["X"], self.stage["Y"]
+
+    def CanGetMagnification(self) -> bool:
+        """Yes."""
+        return True
+
+    def GetCameraLength(self) -> float:
+        """In mm."""
+        return 29.5
+
+    def GetOperationMode(self) -> str:
+        """As GMS names it."""
+        return "SCANNING"
+
+    def GetIlluminationMode(self) -> str:
+        """As GMS names it."""
+        return "NANOPROBE"
+
+    def SetFocus(self, value: float) -> None:
+        """Raw units; this column's focus is not followed by the simulation, so it is refused rather than ignored."""
+        raise RuntimeError(f"The focus cannot be set to {value:g} from here.")
 
     def GetStageX(self) -> float:
         """In um."""

@@ -140,8 +140,9 @@ class SimulatedWorld:
         assert spectrometer is not None
         self.clock.held = True
         try:
+            low, high = spectrometer.energy_offset_range_ev
             if spectrometer.energy_offset_ev != energy_ev:
-                spectrometer.set_energy_offset_ev(energy_ev)
+                spectrometer.set_energy_offset_ev(min(max(energy_ev, low), high))
             if spectrometer.dispersion_ev != dispersion_ev:
                 spectrometer.set_dispersion_ev(dispersion_ev)
             return np.asarray(spectrometer.acquire_spectrum(exposure_s, NEVER).data)
