@@ -23,13 +23,14 @@ def nonnegative(scores: np.ndarray, corners: np.ndarray) -> np.ndarray:
     ndarray
         ``(pixels, k)``, float64.
     """
-    gram = corners @ corners.T
-    targets = np.ascontiguousarray(scores @ corners.T, dtype=np.float64)
-    scale = np.sqrt(np.diag(gram))
-    gram = gram / np.outer(scale, scale)
-    targets /= scale
-    start = np.ascontiguousarray(np.linalg.solve(gram + 1e-12 * np.eye(len(gram)), targets.T).T)
-    return np.asarray(nonnegative_rows(np.ascontiguousarray(gram), targets, start)) / scale
+    scale = np.sqrt(np.einsum("ij,ij->i", corners, corners))
+    unit = corners / scale[:, None]
+    gram = np.ascontiguousarray(unit @ unit.T)
+    targets = np.ascontiguousarray(scores @ unit.T, dtype=np.float64)
+    start = targets @ np.linalg.inv(gram + 1e-12 * np.eye(len(gram)))
+    found = np.asarray(nonnegative_rows(gram, targets, start))
+    found /= scale
+    return found
 
 
 def noise_matrices(subspace: Subspace, corners: np.ndarray) -> np.ndarray:

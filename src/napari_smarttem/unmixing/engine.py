@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from .result import Scree, UnmixingResult
 from .smoothing import denoise
 from .spectra import SpectrumImage, spectrum_image
 from .subspace import Subspace, decompose
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 WEAK = 2.0
 """Singular values nearer to the noise than this need more power iterations than one, or chance has a say in them."""
@@ -105,8 +109,6 @@ def unmix(
     Cancelled
         A person asked to stop.
     """
-    from threadpoolctl import threadpool_limits
-
     began = time.perf_counter()
     if method not in METHODS:
         raise BadInput(f"There is no unmixing method {method!r}; there are {', '.join(METHODS)}.")
@@ -119,7 +121,7 @@ def unmix(
         if progress is not None:
             progress(fraction, word)
 
-    with threadpool_limits(limits=max(1, threads)):
+    with _libraries().limit(limits=max(1, threads)):
         subspace = decompose(
             image,
             max(largest, wanted or 0),
@@ -144,7 +146,7 @@ def unmix(
         report(0.65, "endmembers")
         found = METHODS[method].find(problem)
         report(0.9, "maps")
-        found = replace(found, warnings=(*found.warnings, *rank.warnings(image, subspace)))
+        found = replace(found, warnings=(*found.warnings, *rank.warnings(subspace, scree)))
         result = _assemble(problem, scree, found, method)
     provenance = {
         "software": f"napari-smarttem {__version__}",
@@ -167,6 +169,15 @@ def unmix(
         result = name_components(result)
     report(1.0, "done")
     return result
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    """Linear algebra libraries in this process; looking for them takes as long as unmixing a small image."""
+    import scipy.linalg  # noqa: F401 - brings a library of its own
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _undecided(subspace: Subspace, scree: Scree) -> bool:

@@ -44,57 +44,65 @@ def mixture_weights(densities, histogram, weights, turns):  # type: ignore[no-un
     return out
 
 
+@njit(cache=True, nogil=True, fastmath=True)
+def face_distances(points, normal, variance, low, step, bins, places, distance, width):  # type: ignore[no-untyped-def]
+    """Signed distances of the points ``(k, n)`` from a face in their own noise widths, and the bin each falls in."""
+    k, count = points.shape
+    for i in range(count):
+        distance[i] = points[0, i] * normal[0]
+        width[i] = points[0, i] * variance[0]
+    for a in range(1, k):
+        for i in range(count):
+            distance[i] += points[a, i] * normal[a]
+            width[i] += points[a, i] * variance[a]
+    for i in range(count):
+        width[i] = 1.0 / math.sqrt(min(max(width[i], 0.04), 25.0))
+        distance[i] *= width[i]
+        places[i] = min(max(int((distance[i] - low) / step), 0), bins - 1)
+
+
 @njit(cache=True, nogil=True)
-def place_face(points, normal, noise, table, low, step, even_range, near, turns):  # type: ignore[no-untyped-def]
+def place_face(points, normal, noise, table, low, step, even_range, near, turns, enough):  # type: ignore[no-untyped-def]
     """Fisher scoring of one face: see `facets.place`.
 
-    Parameters are the points ``(n, k)``, the unit normal to start from, the noise ``(k, k, k)`` with ``noise[a, b] . t`` the
+    Parameters are the points ``(k, n)``, the unit normal to start from, the noise ``(k, k, k)`` with ``noise[a, b] . t`` the
     covariance of a point t, the densities ``(parts, bins)`` on a grid that begins at `low`, the width of the even part,
-    how near a point is on the face, and the number of turns.
+    how near a point is on the face, the number of turns, and the shift in noise widths after which it is placed.
     """
-    count, k = points.shape
+    k, count = points.shape
     parts, bins = table.shape
     normal = normal.copy()
     weights = np.full(parts, 1.0 / parts)
     distance = np.empty(count)
-    spread = np.empty(count)
+    width = np.empty(count)
+    places = np.empty(count, np.int64)
+    members = np.empty(count, np.int64)
     information = np.eye(k)
     score = np.zeros(bins)
     density = np.zeros(bins)
     on_face = 0.0
     gained = 0.0
-    for _ in range(turns):
+    for turn in range(turns):
         variance = np.zeros(k)
         for a in range(k):
             for b in range(k):
                 for q in range(k):
                     variance[q] += normal[a] * normal[b] * noise[a, b, q]
+        face_distances(points, normal, variance, low, step, bins, places, distance, width)
         histogram = np.zeros(bins)
-        inside = 0.0
+        held = 0
         for i in range(count):
-            d = 0.0
-            for a in range(k):
-                d += points[i, a] * normal[a]
-            distance[i] = 1e30
-            if d > 40.0 * even_range:  # far inside whatever its noise
-                continue
-            v = 0.0
-            for a in range(k):
-                v += points[i, a] * variance[a]
-            width = math.sqrt(min(max(v, 0.04), 25.0))
-            d /= width
-            at = int((d - low) / step)
-            if at >= bins - 1:
-                continue
-            distance[i] = d
-            spread[i] = width
-            histogram[max(at, 0)] += 1.0
-            inside += 1.0
+            at = places[i]
+            if at < bins - 1:  # the last bin is everything that is far inside
+                histogram[at] += 1.0
+                members[held] = i
+                held += 1
+        inside = float(held)
         if inside < 4.0 * k:
             break
         for p in range(parts):
             weights[p] = max(weights[p], 1e-6)
-        weights = mixture_weights(table, histogram, weights, 12)
+        weights = mixture_weights(table, histogram, weights, 12 if turn == 0 else 4)
         gained = 0.0
         for b in range(bins):
             mix = 1e-9
@@ -110,23 +118,20 @@ def place_face(points, normal, noise, table, low, step, even_range, near, turns)
         scatter = np.zeros((k, k))
         mean = np.zeros(k)
         on_face = 0.0
-        for i in range(count):
-            d = distance[i]
-            if d > 1e29:
-                continue
-            slope = score[max(int((d - low) / step), 0)] / spread[i]
-            close = d < near
-            if close:
-                on_face += 1.0
+        for j in range(held):
+            i = members[j]
+            slope = score[places[i]] * width[i]
+            square = slope * slope
             for a in range(k):
-                gradient[a] += slope * points[i, a]
-                if close:
-                    mean[a] += points[i, a] / spread[i]
+                gradient[a] += slope * points[a, i]
                 for b in range(a + 1):
-                    product = points[i, a] * points[i, b]
-                    information[a, b] += slope * slope * product
-                    if close:
-                        scatter[a, b] += product
+                    information[a, b] += square * points[a, i] * points[b, i]
+            if distance[i] < near:
+                on_face += 1.0
+                for a in range(k):
+                    mean[a] += points[a, i] * width[i]
+                    for b in range(a + 1):
+                        scatter[a, b] += points[a, i] * points[b, i]
         for a in range(k):
             for b in range(a):
                 information[b, a] = information[a, b]
@@ -165,9 +170,9 @@ def place_face(points, normal, noise, table, low, step, even_range, near, turns)
         length = math.sqrt(length)
         for a in range(k):
             normal[a] /= length
-        if shift < 3e-3:
+        if shift < enough:
             break
-    return normal, on_face, gained, information
+    return normal, on_face, gained
 
 
 @njit(cache=True, nogil=True)
@@ -253,35 +258,41 @@ def nonnegative_rows(gram, targets, start):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def scale_mixture(units, row, variances, weights):  # type: ignore[no-untyped-def]
-    """One source of an independent component analysis with a density of zero-mean Gaussians of given variances.
+def scale_mixture(units, row, spike, weights):  # type: ignore[no-untyped-def]
+    """One source of an independent component analysis with a density of zero-mean Gaussians.
 
+    Their variances are `spike` times 1, 6, 36 ...: each exponential is the sixth power of the next, so that one is enough.
     Returns the mean log-likelihood, the new weights, and the weighted covariance ``(k, k)`` of the units.
     """
     count, k = units.shape
-    parts = len(variances)
+    parts = len(weights)
     share = np.empty(parts)
     new = np.zeros(parts)
     covariance = np.zeros((k, k))
     total = 0.0
     constant = np.empty(parts)
+    precision = np.empty(parts)
     for p in range(parts):
-        constant[p] = (weights[p] + 1e-12) / math.sqrt(2.0 * math.pi * variances[p])
+        precision[p] = 1.0 / (spike * 6.0**p)
+        constant[p] = (weights[p] + 1e-12) * math.sqrt(precision[p] / (2.0 * math.pi))
     for i in range(count):
         z = 0.0
         for a in range(k):
             z += units[i, a] * row[a]
-        z *= z
+        power = math.exp(max(-0.5 * z * z * precision[parts - 1], -690.0))
         mix = 1e-300
-        for p in range(parts):
-            share[p] = constant[p] * math.exp(max(-0.5 * z / variances[p], -690.0))
+        for q in range(parts):
+            p = parts - 1 - q
+            share[p] = constant[p] * power
             mix += share[p]
+            square = power * power
+            power = square * square * square
         total += math.log(mix)
         weight = 0.0
         for p in range(parts):
             part = share[p] / mix
             new[p] += part
-            weight += part / variances[p]
+            weight += part * precision[p]
         for a in range(k):
             for b in range(a + 1):
                 covariance[a, b] += weight * units[i, a] * units[i, b]
@@ -290,3 +301,43 @@ def scale_mixture(units, row, variances, weights):  # type: ignore[no-untyped-de
             covariance[a, b] /= count
             covariance[b, a] = covariance[a, b]
     return total / count, new / count, covariance
+
+
+@njit(cache=True, nogil=True)
+def sparse_rotation(units, noise, start, parts, settle, turns, enough):  # type: ignore[no-untyped-def]
+    """Rotation whose sources are sparse: see `lines.fit`; rows, weights, log-likelihood at the start and in the end.
+
+    The update is Ono's iterative projection with the weighted covariance of every source's scale mixture.
+    """
+    count, k = units.shape
+    independent = count / 2.0  # the filter is about two widths wide and a sample was taken every width
+    b = start.copy()
+    gram = units.T @ units / count
+    for c in range(k):
+        b[c] /= math.sqrt(max(b[c] @ gram @ b[c], 1e-300))
+    weights = np.full((k, parts), 1.0 / parts)
+    for c in range(k):  # densities for the start as it is, so that its likelihood can be told
+        for _ in range(settle):
+            weights[c] = scale_mixture(units, b[c], noise @ b[c] ** 2, weights[c])[1]
+    first = -np.inf
+    before = -np.inf
+    likelihood = -np.inf
+    for turn in range(turns):
+        likelihood = math.log(max(abs(np.linalg.det(b)), 1e-300))
+        moved = b.copy()
+        for c in range(k):
+            mean, new, covariance = scale_mixture(units, b[c], noise @ b[c] ** 2, weights[c])
+            weights[c] = new
+            likelihood += mean
+            unit = np.zeros(k)
+            unit[c] = 1.0
+            row = np.linalg.solve(moved @ covariance, unit)
+            moved[c] = row / math.sqrt(max(row @ covariance @ row, 1e-300))
+        likelihood *= independent
+        if turn == 0:
+            first = likelihood
+        if turn > 2 and abs(likelihood - before) < enough:
+            break
+        before = likelihood
+        b = moved
+    return b, weights, first, likelihood

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .kernels import scale_mixture
+from .kernels import sparse_rotation
 from .subspace import Subspace
 
-WIDTHS = 6.0 ** np.arange(6)
+WIDTHS = 6
+"""Gaussians in the density of a source: as wide as the noise, and each with six times the variance of the one before."""
 SETTLE = 8
 """Turns of expectation-maximisation for the densities before the first step."""
 ENOUGH = 0.1
@@ -123,34 +124,10 @@ def _whitening(units: np.ndarray) -> np.ndarray:
 
 
 def _maximise(units: np.ndarray, noise: np.ndarray, start: np.ndarray, turns: int = 60) -> Lines:
-    k = len(start)
-    # the filter is about two widths wide and a sample was taken every width: every other one is new
-    independent = len(units) / 2.0
-    b = (
-        start
-        / np.sqrt(np.maximum(np.einsum("ij,ij->i", start @ (units.T @ units / len(units)), start), 1e-300))[:, None]
-    )
-    weights = np.full((k, len(WIDTHS)), 1.0 / len(WIDTHS))
-    for c in range(k):  # densities for the start as it is, so that its likelihood can be told
-        for _ in range(SETTLE):
-            weights[c] = scale_mixture(units, b[c], float(noise @ b[c] ** 2) * WIDTHS, weights[c])[1]
-    first = before = likelihood = -np.inf
-    for turn in range(turns):
-        total, log_volume, moved = 0.0, float(np.linalg.slogdet(b)[1]), b.copy()
-        for c in range(k):
-            mean, weights[c], covariance = scale_mixture(units, b[c], float(noise @ b[c] ** 2) * WIDTHS, weights[c])
-            total += mean
-            unit = np.zeros(k)
-            unit[c] = 1.0
-            try:
-                row = np.linalg.solve(moved @ covariance, unit)
-            except np.linalg.LinAlgError:
-                break
-            moved[c] = row / np.sqrt(max(float(row @ covariance @ row), 1e-300))
-        likelihood = (total + log_volume) * independent
-        if turn == 0:
-            first = likelihood
-        if turn > 2 and abs(likelihood - before) < ENOUGH:
-            break
-        before, b = likelihood, moved
-    return Lines(b, weights[:, 0] + weights[:, 1], likelihood, likelihood - first)
+    try:
+        b, weights, first, likelihood = sparse_rotation(
+            units, noise, np.ascontiguousarray(start, dtype=np.float64), WIDTHS, SETTLE, turns, ENOUGH
+        )
+    except np.linalg.LinAlgError:  # endmembers that are the same: no rotation of those is any better
+        return Lines(start, np.zeros(len(start)), -np.inf, 0.0)
+    return Lines(b, weights[:, 0] + weights[:, 1], float(likelihood), float(likelihood - first))

@@ -61,7 +61,7 @@ def choose(
         why += f" (neighbouring channels share their noise, correlation {shared:.2f})"
     if wanted is not None:
         reason = f"{wanted} were asked for; {above} singular values {why}."
-        return Scree(subspace.values, threshold, wanted, reason)
+        return Scree(subspace.values, threshold, wanted, reason, correlation)
     reason = f"{found} singular values {why}."
     ratio = subspace.values / threshold
     close = (ratio > AMBIGUOUS[0]) & (ratio < AMBIGUOUS[1])
@@ -73,7 +73,7 @@ def choose(
             low += 1
         found = low
         reason = f"{found} components explain counts that were held out; more do not ({above} singular values {why})."
-    return Scree(subspace.values, threshold, found, reason)
+    return Scree(subspace.values, threshold, found, reason, correlation)
 
 
 def held_out(image: SpectrumImage, largest: int, *, seed: int = 0) -> np.ndarray:
@@ -100,10 +100,10 @@ def held_out(image: SpectrumImage, largest: int, *, seed: int = 0) -> np.ndarray
     return np.asarray(products - 0.5 * squares)
 
 
-def warnings(image: SpectrumImage, subspace: Subspace) -> tuple[str, ...]:
+def warnings(subspace: Subspace, scree: Scree) -> tuple[str, ...]:
     """What is unusual about the noise, in sentences."""
     found = []
-    correlation = residual_correlation(image, subspace)
+    correlation = scree.noise_correlation
     if correlation > 0.1:
         found.append(
             f"Neighbouring channels share their noise (correlation {correlation:.2f}), as after a scintillator or"

@@ -26,12 +26,15 @@ class Scree:
         Number of components taken.
     reason : str
         One sentence.
+    noise_correlation : float
+        Of the residuals of neighbouring channels; zero for independent counts.
     """
 
     values: np.ndarray
     threshold: float
     chosen: int
     reason: str
+    noise_correlation: float = 0.0
 
 
 @dataclass(frozen=True)

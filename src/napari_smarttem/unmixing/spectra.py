@@ -11,7 +11,7 @@ import numpy as np
 from ..schema import BadInput
 from ..schema.frame import Axis, Frame
 
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**19
 """A block of spectra of this size stays in the processor's cache while it is used several times."""
 LARGE_BLOCK_BYTES = 2**25
 """What is read at once from a file."""

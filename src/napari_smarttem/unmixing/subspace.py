@@ -17,7 +17,9 @@ from ..schema import BadInput, Cancelled
 from .kernels import block_sums
 from .spectra import SpectrumImage
 
-OVERSAMPLE = 8
+OVERSAMPLE = 7
+LANES = 8
+"""Columns are filled up to a multiple of this: a product with 21 takes longer than one with 24."""
 SMALLEST_COUNTS = 10.0
 """A channel (pixel) is never taken to hold fewer counts than this in all when its noise is judged."""
 
@@ -112,7 +114,7 @@ def decompose(
     """
     rng = np.random.default_rng(seed)
     n, m = image.pixels, image.channels
-    width = min(rank + OVERSAMPLE, n, m)
+    width = min(-(-(rank + OVERSAMPLE + 1) // LANES) * LANES - 1, n, m)
     sample = image.rows(np.linspace(0, n - 1, min(n, 256)).astype(np.int64)) if image.addressable else None
     if poisson is None and sample is not None and sample.min() < 0:
         poisson = False
@@ -157,27 +159,29 @@ def decompose(
         g, h = np.ones(n), np.ones(m)
     left, right = _inverse_root(g), _inverse_root(h)
     norms = np.zeros(n)
-    scores = np.empty((n, width), dtype=np.float32)
+    scores = np.empty((n, width + 1), dtype=np.float32)  # the last column only fills up the lanes
     basis = _orthonormal(products * right[:, None])
+    inverse_h, inverse_g = (right**2).astype(np.float32), left.astype(np.float32)[:, None]
     for turn in range(1, total_passes):
         final = turn == total_passes - 1
-        weight = (basis * right[:, None]).astype(np.float32)
-        inverse_h = (right**2).astype(np.float32)
-        products = np.zeros((m, width), dtype=np.float32)
+        weight = np.zeros((m, width + 1), dtype=np.float32)
+        weight[:, :-1] = basis * right[:, None]
+        summed = np.zeros((width + 1, m), dtype=np.float32)
         last_told = 0
         for first, last, block in image.blocks():
-            part = (block @ weight) * left[first:last, None].astype(np.float32)
-            scores[first:last] = part
+            part = np.matmul(block, weight, out=scores[first:last])
+            part *= inverse_g[first:last]
             if final:
                 norms[first:last] = block_sums(block, inverse_h)[0]
-            products += block.T @ (part * left[first:last, None].astype(np.float32))
+            summed += (part * inverse_g[first:last]).T @ block
             if first - last_told > n // 16:
                 last_told = first
                 report((turn + first / n) / total_passes, "singular vectors")
+        products = summed[:-1].T.astype(np.float64)
         if not final:
             basis = _orthonormal(products * right[:, None])
     norms *= left**2
-    values, scores, rotation = _ritz(scores, basis)
+    values, scores, rotation = _ritz(scores[:, :-1], basis)
     # While the scores were made the data were multiplied by them too: least squares of the data on the scores are better
     # vectors than those the scores were made with, by one more power iteration.
     keep = min(rank, width)
@@ -202,7 +206,7 @@ def _guess(sample: np.ndarray | None, channels: int) -> np.ndarray:
     """Rough column means, for the sketch only: any positive numbers would do."""
     if sample is None:
         return np.ones(channels)
-    mean = np.abs(np.nan_to_num(sample, posinf=0, neginf=0)).mean(axis=0, dtype=np.float64)
+    mean = np.abs(np.where(np.isfinite(sample), sample, 0)).mean(axis=0, dtype=np.float64)
     return np.asarray(np.maximum(mean, mean.mean() * 0.01 + 1e-30))
 
 
@@ -213,31 +217,31 @@ def _first_pass(
     n, (m, width) = image.pixels, sketch.shape
     weight = np.concatenate([sketch, np.ones((m, 1), np.float32)], axis=1)
     row_sums = np.empty(n)
-    products = np.zeros((m, width + 1), dtype=np.float32)
+    products = np.zeros((width + 1, m), dtype=np.float32)
     column_sums = np.zeros(m)
     lowest = np.inf
-    since = 0
+    since = last_told = 0
     for start, stop, block in image.blocks():
         part = block @ weight
-        sums = part[:, -1].astype(np.float64)
+        sums = part[:, -1].copy()
         row_sums[start:stop] = sums
         if poisson:
-            positive = sums > 0
-            part *= np.where(positive, 1.0 / np.where(positive, sums, 1.0), 0.0)[:, None].astype(np.float32)
+            part /= np.where(sums > 0, sums, np.inf)[:, None]
         part[:, -1] = 1.0
-        products += block.T @ part
-        since += 1
-        if since == 32:  # float32 sums of long columns lose digits: they are moved to float64 now and then
-            column_sums += products[:, -1]
-            products[:, -1] = 0
+        products += part.T @ block
+        since += stop - start
+        if since > 8192:  # float32 sums of long columns lose digits: they are moved to float64 now and then
+            column_sums += products[-1]
+            products[-1] = 0
             since = 0
         lowest = min(lowest, float(block.min()))
-        if start % (n // 16 + 1) < stop - start:
+        if start - last_told > n // 16:
+            last_told = start
             report(start / n / passes, "sums")
-    column_sums += products[:, -1]
+    column_sums += products[-1]
     if poisson:
-        products[:, :-1] *= max(float(row_sums.mean()), 1e-30)
-    return row_sums, column_sums, products[:, :-1].astype(np.float64), lowest
+        products[:-1] *= max(float(row_sums.mean()), 1e-30)
+    return row_sums, column_sums, products[:-1].T.astype(np.float64), lowest
 
 
 def _inverse_root(values: np.ndarray) -> np.ndarray:
