@@ -16,15 +16,15 @@ import numpy as np
 from ..physics.aberrations import ESTIMATED, quarter_pi_angle_mrad, units_of
 from ..physics.ronchigram import Geometry
 from ..schema import BadInput
-from .spectra import HANN_SIGMA, Layout, for_network, periodograms, physical, window_pixels
-from .whittle import Likelihood, Refined, refine
+from .spectra import Layout, for_network, periodograms, physical, window_pixels
+from .whittle import SINE_SIGMA, Likelihood, Refined, refine
 
 if TYPE_CHECKING:
     from ..nn.registry import Model
 
 SMALL_RINGS = 40.0
 """Ring number of the windows of the first refinement."""
-LARGEST_SMEAR = 4.0
+LARGEST_SMEAR = 2.5
 """Change of the rings' phase over the windows of the second refinement, in rad, at their outermost bin."""
 LARGEST_FRAME = 640
 MODEL = "ronchigram"
@@ -251,10 +251,10 @@ def usable_start(start: np.ndarray, geometry: Geometry, expected_c1_nm: float) -
 def wide_window(geometry: Geometry, coefficients: np.ndarray) -> int:
     """As wide as the change of the curvature over a window allows, in pixels, up to three quarters of the frame."""
     layout = Layout(geometry, 16, 9)
-    step = HANN_SIGMA * layout.width_rad
+    step = layout.sigma * layout.width_rad
     slopes = np.einsum("k,kpij->pij", coefficients, layout.curvature_slopes()) / step
     steepest = max(float(np.sqrt(np.mean(slopes[:, (0, 2)] ** 2) * 2)), 1.0)
-    width = (LARGEST_SMEAR * geometry.wavelength_nm / (HANN_SIGMA * steepest)) ** (1 / 3)
+    width = (LARGEST_SMEAR * geometry.wavelength_nm / (SINE_SIGMA * steepest)) ** (1 / 3)
     return int(np.clip(16 * round(width / geometry.pixel_rad / 16), 48, int(0.75 * geometry.pixels) // 16 * 16))
 
 

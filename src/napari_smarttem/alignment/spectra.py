@@ -8,6 +8,7 @@ too few to be measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -50,6 +51,8 @@ class Layout:
     geometry: Geometry
     window: int
     side: int = SIDE
+    sigma: float = HANN_SIGMA
+    """Standard width of the square of the window function, in windows."""
 
     def __post_init__(self) -> None:
         if self.window > self.geometry.pixels:
@@ -77,7 +80,7 @@ class Layout:
 
     def mean_curvature_basis(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
         """As `curvature_basis`, averaged over each window with the weight of its square."""
-        sigma = HANN_SIGMA * self.width_rad
+        sigma = self.sigma * self.width_rad
         y, x = (v.ravel() for v in np.meshgrid(self.centres_rad, self.centres_rad, indexing="ij"))
         around = sum(
             curvature_basis(names, y + dy * sigma, x + dx * sigma) for dy, dx in ((1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -86,7 +89,7 @@ class Layout:
 
     def curvature_slopes(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
         """How the curvature of a unit of each coefficient changes over a window, per standard width: (names, places, 3, 2)."""
-        sigma = HANN_SIGMA * self.width_rad
+        sigma = self.sigma * self.width_rad
         y, x = (v.ravel() for v in np.meshgrid(self.centres_rad, self.centres_rad, indexing="ij"))
         along_y = curvature_basis(names, y + sigma, x) - curvature_basis(names, y - sigma, x)
         along_x = curvature_basis(names, y, x + sigma) - curvature_basis(names, y, x - sigma)
@@ -103,14 +106,16 @@ class Layout:
         return np.asarray(self.centres_rad.reshape(-1, 2).mean(axis=1))
 
 
-def periodograms(frames: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Periodograms of the relative intensity under Hann windows.
+def periodograms(frames: torch.Tensor, layout: Layout, taper: Callable[[int], np.ndarray] = hann) -> torch.Tensor:
+    """Periodograms of the relative intensity under windows.
 
     Parameters
     ----------
     frames : Tensor, shape (batch, pixels, pixels)
         Counts; only ratios to the local mean matter.
     layout : Layout
+    taper : callable
+        The window function of a number of pixels.
 
     Returns
     -------
@@ -120,7 +125,7 @@ def periodograms(frames: torch.Tensor, layout: Layout) -> torch.Tensor:
     import torch
 
     n = layout.window
-    window = torch.as_tensor(hann(n), dtype=frames.dtype, device=frames.device)
+    window = torch.as_tensor(taper(n), dtype=frames.dtype, device=frames.device)
     window = window[:, None] * window[None, :]
     at = torch.as_tensor(layout.corners[:, None] + np.arange(n), device=frames.device)  # (side, n)
     rows = frames[:, at]  # (batch, side, n, pixels)

@@ -5,12 +5,15 @@ log-likelihood is the sum of ln S + I / S. S depends on the aberrations through 
 whose derivative with respect to a coefficient is -pi lambda q.h.q with h the curvature of a unit of it. Only this dependence is
 used (not that of the envelope, whose form is not known): the equations stay unbiased, as I / S - 1 has no mean at the truth.
 
-Not known and fitted along: the envelope (noise included; its logarithm is a polynomial in q²), how the rings fade towards high
-q, and the strength of the signal in each window. That leaves the film, the camera and the noise free.
+Not known and fitted along: the envelope (noise included; its logarithm is a polynomial in q²), the share of the noise in it, which
+grows towards high q as a logistic function of q², and the strength of the signal in each window. That leaves the film, the camera
+and the noise free.
 
-Neighbouring bins of a Hann window are not independent, nor quite are windows that overlap by half. The covariance therefore is the
-sandwich F^-1 M F^-1, with M the covariance of the gradient under the known correlation of the bins; `INFLATION`, for the overlap
-and for what the model leaves out, was measured on simulated frames other than those of the bench.
+The windows are half periods of a sine: Hann windows leave the rim of the frame almost unread, which is where the higher aberrations
+act most (on frames of 256 pixels they cost a fifth of the accuracy). Neighbouring bins are not independent, nor quite are windows
+that overlap by half. The covariance therefore is the sandwich F^-1 M F^-1, with M the covariance of the gradient under the known
+correlation of the bins; `INFLATION`, for the overlap and for what the model leaves out, was measured on simulated frames other than
+those of the bench.
 """
 
 from __future__ import annotations
@@ -23,18 +26,24 @@ import numpy as np
 
 from ..physics.aberrations import ESTIMATED
 from ..physics.ronchigram import Geometry
-from ..physics.ronchigram_spectrum import inverse_curvature, window_response
+from ..physics.ronchigram_spectrum import inverse_curvature, sine, sine_slopes, window_response
+from .envelope import ENVELOPE, chebyshev, chebyshev_slope
 from .spectra import Layout, periodograms
 
 if TYPE_CHECKING:
     import torch
 
-ENVELOPE = 8
 NUISANCES = ENVELOPE + 2
-"""Envelope; logarithm of the rings' visibility at low q, and its slope in q²."""
-INFLATION = 1.1
-BIN_CORRELATION = (1.0, 4 / 9, 1 / 36)
-"""Correlation of the power of bins 0, 1 and 2 apart under a Hann window, along one axis."""
+"""Envelope; logarithm of the noise over the signal at low q, and its slope in q²."""
+CLEAR = (-2.0, 3.0)
+"""The last two, before anything is known."""
+INFLATION = 1.2
+SINE_SIGMA = 0.1808
+"""Standard width of the square of a sine window, in windows."""
+NEIGHBOURS = 1 / 4
+"""Correlation of the power of neighbouring bins under a sine window, along one axis; none farther apart."""
+AT_REST = 0.3
+"""A step of so many standard errors (of all that is fitted, together) is the last one."""
 SCAN = np.exp(np.arange(-6, 7) * 0.05)
 """Factors of C1 tried around a start value."""
 STAGES = (0.22, 0.33, 0.45)
@@ -85,15 +94,15 @@ class Likelihood:
         import torch
 
         side = max(3, round(2 * geometry.pixels / window) - 1)
-        self.layout = Layout(geometry, window, side)
+        self.layout = Layout(geometry, window, side, SINE_SIGMA)
         n = window
-        power = periodograms(frame[None], self.layout)[0]
+        power = periodograms(frame[None], self.layout, sine)[0]
         jy = torch.fft.fftfreq(n, d=1 / n)
         jx = torch.arange(n // 2 + 1)
         y, x = torch.meshgrid(jy, jx.float(), indexing="ij")
         radius = (y**2 + x**2).sqrt()
         # one of each pair of opposite bins; not the two lowest, where uneven illumination lies, nor the edge of the band
-        use = (radius > 1.9) & (radius < n / 2 - 1) & ((x > 0) | (y > 0))
+        use = (radius > 1.9) & (radius < n / 2 - 0.5) & ((x > 0) | (y > 0))
         order = torch.argsort(radius[use])
         self.radius = radius[use][order]
         self.places_of_bins = torch.nonzero(use.flatten())[:, 0][order]
@@ -125,13 +134,13 @@ class Likelihood:
         table = chebyshev(u / float(self.radius[count - 1]) ** 2).double().numpy()
         held = np.concatenate([table, np.diag([0.0, *[0.1] * 3, *[3.0] * (ENVELOPE - 4)])])
         envelope = np.linalg.lstsq(held, np.concatenate([np.log(mean), np.zeros(ENVELOPE)]), rcond=None)[0]
-        return np.array([*envelope, -0.1, -1.0])
+        return np.array([*envelope, *CLEAR])
 
     def nuisance_prior(self, rings: float) -> tuple[np.ndarray, np.ndarray]:
         """Means and precisions; where there are few rings in the bins in use, the envelope may not follow them."""
         free = int(np.clip(rings / 2, 4, ENVELOPE))
         held = [0.0, *[0.1] * (free - 1), *[1e9] * (ENVELOPE - free)]
-        return np.array([*[0.0] * ENVELOPE, -0.1, -1.0]), np.array([*held, 4.0, 1.0])
+        return np.array([*[0.0] * ENVELOPE, *CLEAR]), np.array([*held, 1.0, 0.25])
 
     def parts(self, coefficients: np.ndarray, nuisances: np.ndarray, count: int) -> _Parts:
         """Expected spectra and what their derivatives need, for the first `count` bins."""
@@ -150,11 +159,14 @@ class Likelihood:
         weight = torch.as_tensor(nuisances[:ENVELOPE], dtype=torch.float32)
         envelope = chebyshev(u)
         log_envelope = (envelope @ weight).clamp(-30.0, 10.0)
-        rise = float(nuisances[-1]) + chebyshev_slope(u, nuisances[:ENVELOPE])
+        # rings are seen as far as there is more than noise
+        hidden = torch.sigmoid(nuisances[ENVELOPE] + nuisances[ENVELOPE + 1] * u)
+        rise = chebyshev_slope(u, nuisances[:ENVELOPE]) - float(nuisances[-1]) * hidden
         rise = rise.clamp(-6.0, 2.0) * (2 * scale**2 / (float(coefficients[0]) * self.width))
-        cosine, sine = window_response(
-            inverse, qy, qx, width_rad=self.width, wavelength_nm=self.wavelength, fall=(rise * qy, rise * qx)
-        )
+        cosine, turned = window_response(
+            inverse, qy, qx, width_rad=self.width, wavelength_nm=self.wavelength, fall=(rise * qy, rise * qx),
+            slopes=sine_slopes,
+        )  # fmt: skip
         # the curvature changes over a window, and with it the phase of the rings
         slopes = torch.tensordot(torch.as_tensor(coefficients, dtype=torch.float32), self.slopes, dims=1)
         qq = torch.stack([qy * qy, 2 * qy * qx, qx * qx], dim=-1)
@@ -162,17 +174,16 @@ class Likelihood:
         lag = 2 * self.wavelength / self.width
         narrower = torch.stack([1 - lag * qy.abs(), 1 - lag * qx.abs()], dim=-1).clamp(min=0)
         smeared = torch.exp(-0.5 * (smear * narrower).sum(dim=-1))
-        cosine, sine = cosine * smeared, sine * smeared
-        visible = (nuisances[ENVELOPE] + nuisances[ENVELOPE + 1] * u).clamp(max=0.0).exp()
+        cosine, turned = cosine * smeared, turned * smeared
         c, s = torch.cos(gamma2), torch.sin(gamma2)
-        fringe = visible * (cosine * c - sine * s)
-        falling = visible * (cosine * s + sine * c)
+        fringe = (1 - hidden) * (cosine * c - turned * s)
+        falling = (1 - hidden) * (cosine * s + turned * c)
         modulated = (1 - fringe).clamp(min=0.01)
         expected = log_envelope.exp() * modulated
         # thickness and illumination may differ from window to window
         expected = expected * (self.power[:, :count] / expected).mean(dim=1, keepdim=True)
         seen = float(self.radius[count - 1]) ** 2 / max(self.rings(coefficients), 1.0)
-        return _Parts(qy, qx, u, envelope, modulated, fringe, falling, expected, seen)
+        return _Parts(qy, qx, u, envelope, hidden, modulated, fringe, falling, expected, seen)
 
     def deviance(self, parts: _Parts) -> float:
         """Sum of ln S + I / S."""
@@ -188,7 +199,7 @@ class Likelihood:
         slope = parts.falling / parts.modulated * (-2 * math.pi * self.wavelength)
         columns = [slope * parts.qy**2, 2 * slope * parts.qy * parts.qx, slope * parts.qx**2]
         columns += [parts.envelope[..., k] for k in range(ENVELOPE)]
-        fading = -parts.fringe / parts.modulated
+        fading = parts.fringe * parts.hidden / parts.modulated
         columns += [fading, fading * parts.u]
         local = torch.stack(columns, dim=1)  # (places, 9, bins)
         residual = self.power[:, :count] / parts.expected - 1
@@ -216,10 +227,9 @@ class Likelihood:
         grid = torch.zeros((len(local), 3, n * (n // 2 + 1)))
         grid[:, :, self.places_of_bins[:count]] = local
         grid = torch.fft.fftshift(grid.reshape(-1, 1, n, n // 2 + 1), dim=-2)
-        one, two = BIN_CORRELATION[1:]
-        line = torch.tensor([two, one, BIN_CORRELATION[0], one, two])
+        line = torch.tensor([NEIGHBOURS, 1.0, NEIGHBOURS])
         kernel = (line[:, None] * line[None, :])[None, None]
-        spread = torch.nn.functional.conv2d(grid, kernel, padding=2)
+        spread = torch.nn.functional.conv2d(grid, kernel, padding=1)
         spread = torch.fft.ifftshift(spread, dim=-2).reshape(len(local), 3, -1)[:, :, self.places_of_bins[:count]]
         meat = torch.bmm(local, spread.transpose(1, 2)).double().numpy()
         basis = self.basis.double().numpy()
@@ -234,35 +244,13 @@ class Likelihood:
         return float(math.pi * self.wavelength * (change**2).mean().sqrt())
 
 
-def chebyshev(u: torch.Tensor) -> torch.Tensor:
-    """Chebyshev polynomials of u, which runs from 0 to about 1: (..., ENVELOPE)."""
-    import torch
-
-    t = (2 * u - 1).clamp(-1.2, 1.2)
-    rows = [torch.ones_like(t), t]
-    for _ in range(ENVELOPE - 2):
-        rows.append(2 * t * rows[-1] - rows[-2])
-    return torch.stack(rows, dim=-1)
-
-
-def chebyshev_slope(u: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
-    """Derivative with respect to u of the polynomial with these weights."""
-    from numpy.polynomial import chebyshev as series
-
-    slope = series.cheb2poly(series.chebder(weights)) * 2.0
-    t = (2 * u - 1).clamp(-1.1, 1.1)
-    out = t * 0 + float(slope[-1])
-    for one in slope[-2::-1]:
-        out = out * t + float(one)
-    return out
-
-
 @dataclass
 class _Parts:
     qy: torch.Tensor
     qx: torch.Tensor
     u: torch.Tensor  # q², 1 at the outermost bin
     envelope: torch.Tensor
+    hidden: torch.Tensor  # share of the noise in the envelope
     modulated: torch.Tensor  # 1 - fringe
     fringe: torch.Tensor  # cos 2 gamma as the window shows it
     falling: torch.Tensor  # minus its derivative with respect to 2 gamma
@@ -294,18 +282,17 @@ def refine(
     values = np.array(start, dtype=float)
     if scan:
         values = _best_scaled(likelihood, values, stages[0])
-    nuisances = None
     converged = False
+    nuisances = np.zeros(NUISANCES)
     for stage, fraction in enumerate(stages):
         last = stage + 1 == len(stages)
         count = likelihood.reach(values, fraction)
-        nuisances = likelihood.start_nuisances(count) if nuisances is None else nuisances
+        nuisances = likelihood.start_nuisances(count)
         for _ in range(steps if last else steps // 2):
-            values, nuisances, moved = _one_step(likelihood, values, nuisances, count)
-            if moved < (0.03 if last else 0.1):
+            values, nuisances, moved, in_sigmas = _one_step(likelihood, values, nuisances, count)
+            if moved < 0.1 and (not last or in_sigmas < AT_REST):
                 converged = last
                 break
-    assert nuisances is not None
     return _summary(likelihood, values, nuisances, likelihood.reach(values, stages[-1]), converged)
 
 
@@ -340,8 +327,8 @@ def _hold(fisher: np.ndarray) -> np.ndarray:
 
 def _bounded(nuisances: np.ndarray, step: np.ndarray) -> np.ndarray:
     new = nuisances + np.clip(step, -1.5, 1.5)
-    new[ENVELOPE] = np.clip(new[ENVELOPE], -4.0, 0.0)
-    new[ENVELOPE + 1] = np.clip(new[ENVELOPE + 1], -8.0, 0.5)
+    new[ENVELOPE] = np.clip(new[ENVELOPE], -6.0, 3.0)
+    new[ENVELOPE + 1] = np.clip(new[ENVELOPE + 1], -2.0, 20.0)
     return np.asarray(new)
 
 
@@ -350,8 +337,10 @@ def _one_step(
     values: np.ndarray,
     nuisances: np.ndarray,
     count: int,
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """One scoring step, no longer than the rings can follow; returns how far their phase moved, in rad."""
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """One scoring step, no longer than the rings can follow; returns how long it wanted to be: of the rings' phase, in rad, and of
+    everything, in standard errors.
+    """
     n = len(values)
     parts = likelihood.parts(values, nuisances, count)
     gradient, fisher = likelihood.scores(parts, nuisances)
@@ -363,7 +352,7 @@ def _one_step(
     new = values + factor * step[:n]
     # the curvature may not change its sign anywhere: half or double the defocus is never one step
     new[0] = np.clip(new[0], 1.5 * values[0], values[0] / 1.5)
-    return new, _bounded(nuisances, step[n:]), moved
+    return new, _bounded(nuisances, step[n:]), moved, math.sqrt(max(float(step @ fisher @ step), 0.0))
 
 
 def _summary(likelihood: Likelihood, values: np.ndarray, nuisances: np.ndarray, count: int, converged: bool) -> Refined:
@@ -384,7 +373,7 @@ def _summary(likelihood: Likelihood, values: np.ndarray, nuisances: np.ndarray, 
     return Refined(
         coefficients=values,
         covariance=covariance,
-        visibility=math.exp(float(nuisances[ENVELOPE])),
+        visibility=1 / (1 + math.exp(float(nuisances[ENVELOPE]))),
         evidence=(without - deviance) / power.numel(),
         misfit=misfit,
         outliers=float((ratio > 14.0).to(torch.float64).mean()),

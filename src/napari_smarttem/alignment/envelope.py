@@ -1,0 +1,36 @@
+"""The envelope of local spectra: its logarithm as a polynomial in q², of which only a few terms are ever needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+ENVELOPE = 8
+"""Terms of the polynomial."""
+
+
+def chebyshev(u: torch.Tensor) -> torch.Tensor:
+    """Chebyshev polynomials of u, which runs from 0 to about 1: (..., ENVELOPE)."""
+    import torch
+
+    t = (2 * u - 1).clamp(-1.2, 1.2)
+    rows = [torch.ones_like(t), t]
+    for _ in range(ENVELOPE - 2):
+        rows.append(2 * t * rows[-1] - rows[-2])
+    return torch.stack(rows, dim=-1)
+
+
+def chebyshev_slope(u: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+    """Derivative with respect to u of the polynomial with these weights."""
+    from numpy.polynomial import chebyshev as series
+
+    slope = series.cheb2poly(series.chebder(weights)) * 2.0
+    t = (2 * u - 1).clamp(-1.1, 1.1)
+    out = t * 0 + float(slope[-1])
+    for one in slope[-2::-1]:
+        out = out * t + float(one)
+    return out
