@@ -92,6 +92,52 @@ class TestTraps:
             session.wait()
             assert session.status.outcome == "finished", session.status.reason
 
+    def test_spectra_unmix_into_flakes_and_vacuum(self, column, tmp_path):
+        """Where a component's map is high, the scan shows a flake."""
+        pytest.importorskip("threadpoolctl")
+        from napari_smarttem.unmixing import unmix
+
+        (image,) = column.scan(field=column.field, shape=(256, 256), dwell_s=2e-5, signals=("HAADF",), cancel=NEVER)
+        hidden = np.asarray(image.data, float)
+        smooth = sum(np.roll(hidden, (i, j), (0, 1)) for i in range(-2, 3) for j in range(-2, 3)) / 25
+        step = image.axis("y").scale
+        flakes = [
+            tuple(int(v) for v in np.unravel_index(i, smooth.shape)) for i in np.argsort(smooth, axis=None)[::-300][:40]
+        ]
+        chance = np.random.default_rng(1)
+        empty = [(int(y), int(x)) for y, x in chance.integers(4, 252, (400, 2)) if smooth[y, x] < np.median(smooth)][
+            :40
+        ]
+        spectra = []
+        for row, number in flakes + empty:
+            column.move_probe((row + 0.5) * step, (number + 0.5) * step)
+            spectra.append(np.asarray(column.acquire_spectrum(0.02, NEVER).data))
+        result = unmix(np.clip(np.stack(spectra), 0, None), method="minimum-volume", components=2)
+        bright = np.array([smooth[place] for place in flakes + empty])
+        best = max(abs(np.corrcoef(one.ravel(), bright)[0, 1]) for one in result.maps)
+        assert best > 0.8
+
+    def test_the_alignment_says_that_it_cannot_and_leaves_the_optics(self, tmp_path):
+        """Its Ronchigrams reach beyond 100 mrad, and are shadows by geometrical optics: there are no rings to measure on."""
+        pytest.importorskip("torch")
+        from napari_smarttem.alignment.targets.loop import controls_of
+
+        with Session(tmp_path) as session:
+            session.connect("nion", sample=1).result()
+            optics = session.instrument.optics
+            before, moved = optics.get(), []
+            session.step_finished.connect(lambda _result: moved.append(optics.get()["C1"]))
+            settings = {
+                "controls": controls_of(optics), "control_names": ["C1"], "model": None, "high_tension_v": 200e3,
+                "offsets_nm": [-900.0], "exposure_s": 0.05,
+            }  # fmt: skip
+            session.start(PlanSpec(kind="alignment", settings=settings), policy="approve_all")
+            session.wait()
+            assert session.status.outcome == "failed"
+            assert "half-angle of the frame must lie between 2 and 100 mrad" in session.status.reason
+            assert max(abs(c1 - before["C1"]) for c1 in moved) > 100
+            assert optics.get() == pytest.approx(before, abs=1e-6)
+
 
 def test_without_it_a_sentence_says_what_to_install(tmp_path):
     for python in (str(tmp_path / "nothing"), ""):
