@@ -26,6 +26,7 @@ def test_check_says_that_everything_works(running, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 10
     assert all(" works " in line for line in lines)
+    assert any("IFSetEnergyLoss" in line and "IFCSetActiveDispersions" not in line for line in lines)
     assert running.gms.world.blanked
     assert running.gms.digiscan.beam == running.gms.digiscan.safe
 

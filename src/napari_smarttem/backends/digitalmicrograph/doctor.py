@@ -121,7 +121,8 @@ def _trials(instrument: DigitalMicrograph) -> dict[str, Callable[[], str | None]
             return None
         found, _ = instrument.link.call("filter")
         index = "" if found["dispersion_index"] is None else f", dispersion index {found['dispersion_index']:g}"
-        return f"energy loss {found['energy_ev']:g} eV{index}"
+        known = ", ".join(described["filter_functions"])
+        return f"energy loss {found['energy_ev']:g} eV{index}; GMS knows {known}"
 
     def stage() -> str | None:
         if instrument.stage is None:

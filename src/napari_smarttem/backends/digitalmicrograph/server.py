@@ -345,6 +345,7 @@ class Microscope:
             "blanker": bool(self._column("HasBeamBlanker")),
             "stage": None if self._column("GetStageX") is None else self.stage({}),
             "filter": self.filter({}) if self.energy_getter() else None,
+            "filter_functions": [name for name in FILTER_FUNCTIONS if self.exists(name)],
             "flyback_us": self.flyback_us,
             "shortest_us": self.shortest_us,
             "allow": {"dispersion": ALLOW_DISPERSION and self.exists("IFCSetActiveDispersions"), "stage": ALLOW_STAGE},
@@ -877,6 +878,10 @@ class Microscope:
         origin, scale, unit = image.GetDimensionCalibration(dimension, 0)
         return [float(origin), float(scale), _text(unit)]
 
+
+FILTER_FUNCTIONS = ("IFSetEnergyLoss", "IFSetEnergyOffset", "IFGetEnergyLoss", "IFGetEnergyOffset", "IFWaitForFilter",
+                    "IFCGetActiveDispersion", "IFCSetActiveDispersions", "IFIsInEELSMode")  # fmt: skip
+"""Which of them GMS knows depends on the model of the filter; it does not tell the model itself."""
 
 KEPT_TAGS = tuple(
     "DigiScan:" + name
