@@ -54,7 +54,12 @@ def proof(token: str, who: str, server_nonce: str, client_nonce: str) -> str:
 
 def pack(header: Mapping[str, Any], arrays: Iterable[np.ndarray] = ()) -> list[bytes | memoryview]:
     """A frame, as pieces to be sent one after another."""
-    ready = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for a in arrays]
+    ready = [
+        a
+        if a.dtype.str in DTYPES and a.flags.c_contiguous
+        else np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<"))
+        for a in arrays
+    ]
     if not ready:
         text = _ENCODER.encode(header).encode()
         return [PREFIX.pack(MAGIC, len(text), 0) + text]
