@@ -411,3 +411,50 @@ def test_a_beam_that_digiscan_has_not_does_not_move():
     gms.DS_GetScanControl()
     gms.DS_MoveBeamTo(100.0, 200.0)
     assert gms.DS_GetBeamDSPosition() == (100.0, 200.0)
+
+
+def test_signs_of_life_of_a_long_command_that_followed_another_at_once(instant, monkeypatch):
+    """The thread that owns DM has read it itself: the helper thread speaks for it all the same."""
+    monkeypatch.setattr(server, "BEAT_S", 0.05)
+    running, instrument = instant
+    instrument.link.quiet_s = 0.9
+    read = []
+    real = server.Connection.request_at_once
+    monkeypatch.setattr(
+        server.Connection, "request_at_once", lambda self: (found := real(self)) and (read.append(found) or found)
+    )
+    expose = running.gms.camera.AcquireInPlace
+    running.gms.camera.AcquireInPlace = lambda *a: (time.sleep(1.2), expose(*a))
+    for _ in range(20):
+        instrument.scanner.move_probe(50.0, 60.0)
+    assert instrument.spectrometer.acquire_spectrum(1.2, NEVER).shape == (2048,)
+    assert instrument.link.reconnections == 0
+    assert "spectrum" in [header["verb"] for header, _ in read[-3:]]
+
+
+def test_one_client_does_not_keep_the_others_waiting(instant):
+    """Commands without a pause on one connection: another client's are carried out in between."""
+    from napari_smarttem.backends.digitalmicrograph.link import Link
+
+    running, instrument = instant
+    stop, moves = threading.Event(), []
+
+    def hammer():
+        while not stop.is_set():
+            instrument.scanner.move_probe(50.0, 60.0)
+            moves.append(time.monotonic())
+
+    thread = threading.Thread(target=hammer)
+    thread.start()
+    other = Link(running.address, TOKEN)
+    took = []
+    for _ in range(30):
+        began = time.monotonic()
+        other.call("blanked")
+        other.call("stage")
+        took.append(time.monotonic() - began)
+    stop.set()
+    thread.join()
+    other.close()
+    assert len(moves) > 30
+    assert float(np.median(took)) < 0.1
