@@ -69,6 +69,7 @@ def unmix(
     cancel: Callable[[], bool] | None = None,
     threads: int = 1,
     elements: bool = False,
+    client: Any = None,
     **options: Any,
 ) -> UnmixingResult:
     """See what a spectrum image is made of.
@@ -95,6 +96,9 @@ def unmix(
         Of the linear algebra. More than one rarely pays: the work is limited by reading memory.
     elements : bool
         Name the elements in each endmember too, and the components after them.
+    client : dask.distributed.Client, optional
+        Whose workers read and multiply what is not in memory: lazy arrays, and memory maps of files that they see under the
+        same path.
     **options
         Of the method; see its docstring in `methods`.
 
@@ -126,6 +130,7 @@ def unmix(
             image,
             max(largest, wanted or 0),
             seed=seed,
+            client=client,
             poisson={"auto": None, "poisson": True, "uniform": False}[noise],
             progress=lambda fraction, word: report(0.6 * fraction, word),
             cancel=cancel,
@@ -136,6 +141,7 @@ def unmix(
                 image,
                 max(largest, wanted or 0),
                 seed=seed,
+                client=client,
                 poisson=subspace.poisson,
                 start=subspace,
                 progress=lambda fraction, word: report(0.6 + 0.05 * fraction, word),

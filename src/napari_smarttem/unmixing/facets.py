@@ -27,7 +27,7 @@ FEWEST = 20
 SCHEDULE = (8.0, 4.0, 2.0, 1.0)
 ROUGHLY = 4096
 """Pixels that are looked at while the noise is taken for wider than it is."""
-PLACED = (0.1, 0.01)
+PLACED = (0.1, 0.003)
 """A shift in noise widths after which a face is placed, roughly and in the end; chance shifts it by a tenth or so."""
 
 

@@ -102,7 +102,7 @@ def place_face(points, normal, noise, table, low, step, even_range, near, turns,
             break
         for p in range(parts):
             weights[p] = max(weights[p], 1e-6)
-        weights = mixture_weights(table, histogram, weights, 12 if turn == 0 else 4)
+        weights = mixture_weights(table, histogram, weights, 12)
         gained = 0.0
         for b in range(bins):
             mix = 1e-9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,53 @@ from ..schema.frame import Axis, Frame
 
 BLOCK_BYTES = 2**19
 """A block of spectra of this size stays in the processor's cache while it is used several times."""
-LARGE_BLOCK_BYTES = 2**25
+LARGE_BLOCK_BYTES = 2**24
 """What is read at once from a file."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of an image that are not in memory.
+
+    Parameters
+    ----------
+    first, last : int
+        Rows, the last one not included.
+    load : callable
+        Gives the values ``(rows, columns, channels)`` of `source`, and may be sent to another computer.
+    source : FileRows or lazy array
+        Where they are.
+    """
+
+    first: int
+    last: int
+    load: Callable[[Any], np.ndarray]
+    source: Any
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Values that stand one after the other in a file."""
+
+    path: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def read_rows(source: FileRows, into: np.ndarray | None = None) -> np.ndarray:
+    """Read values by asking for them; faster than a memory map, and they do not stay in the process's memory."""
+    size = _size(source)
+    buffer: Any = np.empty(size, np.uint8) if into is None else into[:size]
+    with open(source.path, "rb", buffering=0) as file:
+        file.seek(source.offset)
+        view, at = memoryview(buffer), 0
+        while at < size:
+            got = file.readinto(view[at:])
+            if not got:
+                raise BadInput(f"{source.path} ends early: it was cut or is still being written.")
+            at += got
+    return np.asarray(buffer.view(source.dtype).reshape(source.shape))
 
 
 @dataclass(frozen=True)
@@ -83,28 +128,58 @@ class SpectrumImage:
         spectra : ndarray
             ``(stop - start, channels)``, float32, C order. A view where the data already is that.
         """
-        for first, last, rows in self._pieces():
-            flat = rows.reshape(-1, self.channels)
-            step = max(1, BLOCK_BYTES // (4 * self.channels))
-            start = first * self.shape[1]
-            for at in range(0, len(flat), step):
-                part = np.ascontiguousarray(flat[at : at + step], dtype=np.float32)
-                yield start + at, start + at + len(part), part
-            assert start + len(flat) == last * self.shape[1]
-
-    def _pieces(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        rows, columns = self.shape
-        if isinstance(self.data, np.ndarray) and self.in_memory:
-            yield 0, rows, self.data
+        if self.in_memory:
+            yield from self._parts(0, self.data)
             return
+        from concurrent.futures import ThreadPoolExecutor
+
+        pieces = list(self.pieces())
+        buffers = [np.empty(0, np.uint8)] * 2
+        if isinstance(pieces[0].source, FileRows):
+            buffers = [np.empty(max(_size(piece.source) for piece in pieces), np.uint8) for _ in range(2)]
+        with ThreadPoolExecutor(1, thread_name_prefix="read-spectra") as reader:  # one piece is read while one is used
+            coming = reader.submit(_load, pieces[0], buffers[0])
+            for number, piece in enumerate(pieces):
+                rows = coming.result()
+                if number + 1 < len(pieces):
+                    coming = reader.submit(_load, pieces[number + 1], buffers[(number + 1) % 2])
+                yield from self._parts(piece.first * self.shape[1], rows)
+
+    def _parts(self, start: int, rows: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+        flat = rows.reshape(-1, self.channels)
+        step = max(1, BLOCK_BYTES // (4 * self.channels))
+        for at in range(0, len(flat), step):
+            part = np.ascontiguousarray(flat[at : at + step], dtype=np.float32)
+            yield start + at, start + at + len(part), part
+
+    def pieces(self) -> Iterator[Piece]:
+        """Rows of data that are not in memory, some at a time."""
+        rows, columns = self.shape
         itemsize = np.dtype(self.data.dtype).itemsize
         step = max(1, LARGE_BLOCK_BYTES // (columns * self.channels * itemsize))
         chunks = getattr(self.data, "chunks", None)
         if chunks and isinstance(chunks[0], tuple):  # dask: whole chunks, so that none is read twice
             step = max(chunks[0])
+        start = _place_in_file(self.data)
         for first in range(0, rows, step):
             last = min(rows, first + step)
-            yield first, last, np.asarray(self.data[first:last])
+            if start is None:
+                yield Piece(first, last, np.asarray, self.data[first:last])
+            else:
+                offset = start + first * columns * self.channels * itemsize
+                shape = (last - first, columns, self.channels)
+                yield Piece(
+                    first, last, read_rows, FileRows(str(self.data.filename), offset, self.data.dtype.str, shape)
+                )
+
+    def sample(self, count: int) -> np.ndarray:
+        """Some spectra, ``(count or fewer, channels)``, float32: of the whole image, or of one chunk in its middle."""
+        if self.addressable:
+            return self.rows(_even(self.pixels, count))
+        pieces = list(self.pieces())
+        piece = pieces[len(pieces) // 2]
+        flat = _load(piece, np.empty(0, np.uint8)).reshape(-1, self.channels)
+        return np.asarray(flat[_even(len(flat), count)], dtype=np.float32)
 
     def rows(self, pixels: np.ndarray) -> np.ndarray:
         """Spectra of some pixels, ``(len(pixels), channels)``, float32."""
@@ -112,6 +187,29 @@ class SpectrumImage:
             return np.asarray(self.data.reshape(-1, self.channels)[pixels], dtype=np.float32)
         y, x = np.divmod(pixels, self.shape[1])
         return np.stack([np.asarray(self.data[int(i), int(j)], dtype=np.float32) for i, j in zip(y, x, strict=True)])
+
+
+def _even(count: int, wanted: int) -> np.ndarray:
+    return np.linspace(0, count - 1, min(count, wanted)).astype(np.int64)
+
+
+def _size(source: FileRows) -> int:
+    return int(np.prod(source.shape)) * np.dtype(source.dtype).itemsize
+
+
+def _load(piece: Piece, buffer: np.ndarray) -> np.ndarray:
+    return read_rows(piece.source, buffer) if isinstance(piece.source, FileRows) else piece.load(piece.source)
+
+
+def _place_in_file(data: Any) -> int | None:
+    """Byte at which a memory map begins in its file; None where its values do not follow one another there."""
+    if not isinstance(data, np.memmap) or data.filename is None or not data.flags.c_contiguous:
+        return None
+    base = data
+    while isinstance(base.base, np.memmap):
+        base = base.base
+    begin = data.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    return int(base.offset) + int(begin)
 
 
 def spectrum_image(frame: Frame | Any) -> SpectrumImage:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..schema import BadInput, Cancelled
-from .kernels import block_sums
+from . import passes
 from .spectra import SpectrumImage
 
 OVERSAMPLE = 7
@@ -84,6 +85,7 @@ def decompose(
     poisson: bool | None = None,
     iterations: int = 1,
     start: Subspace | None = None,
+    client: Any = None,
     progress: Callable[[float, str], None] | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Subspace:
@@ -99,9 +101,11 @@ def decompose(
     poisson : bool, optional
         True: counts. False: the same noise everywhere. None: counts unless there are negative values.
     iterations : int
-        Readings of the data before the last one; each is a power iteration.
+        Readings of the data after the first one, at least one; each is a power iteration.
     start : Subspace, optional
         Go on from these vectors instead of a random sketch.
+    client : dask.distributed.Client, optional
+        Whose workers read and multiply data that are not in memory.
     progress, cancel : callable, optional
         Told the fraction done and a word; asked between blocks whether to stop.
 
@@ -115,10 +119,10 @@ def decompose(
     rng = np.random.default_rng(seed)
     n, m = image.pixels, image.channels
     width = min(-(-(rank + OVERSAMPLE + 1) // LANES) * LANES - 1, n, m)
-    sample = image.rows(np.linspace(0, n - 1, min(n, 256)).astype(np.int64)) if image.addressable else None
-    if poisson is None and sample is not None and sample.min() < 0:
+    sample = image.sample(256)
+    if poisson is None and sample.min() < 0:
         poisson = False
-    guess = _guess(sample, m)
+    guess = _guess(sample)
     sketch = rng.standard_normal((m, width), dtype=np.float32)
     sketch /= np.sqrt(guess)[:, None].astype(np.float32)
     if start is not None:
@@ -135,20 +139,27 @@ def decompose(
             progress(fraction, word)
 
     total_passes = iterations + 1
-    row_sums, column_sums, products, lowest = _first_pass(image, sketch, poisson is not False, report, total_passes)
+
+    def told(turn: int, word: str) -> Callable[[float], None]:
+        return lambda fraction: report((turn + fraction) / total_passes, word)
+
+    first = passes.sums(image, sketch, poisson is not False, told(0, "sums"), client=client)
+    row_sums, column_sums = first.rows, first.columns
     if not np.isfinite(column_sums).all():
         bad = int(np.count_nonzero(~np.isfinite(row_sums)))
         raise BadInput(
             f"{bad} of {n} spectra hold NaN or infinite values; crop them away, or mask or interpolate them first."
         )
-    if not np.any(column_sums != 0) and lowest == 0:
+    if not np.any(column_sums != 0) and first.lowest == 0:
         raise BadInput("Every channel of every spectrum is zero: there is nothing to unmix.")
     if poisson is None:
-        poisson = lowest >= 0
+        poisson = first.lowest >= 0
         if not poisson:  # the first pass took them for counts
-            row_sums, column_sums, products, lowest = _first_pass(image, sketch, False, report, total_passes)
-    elif poisson and lowest < 0:
-        raise BadInput(f"Counts cannot be negative and the lowest value is {lowest:.4g}; unmix with noise='uniform'.")
+            first = passes.sums(image, sketch, False, told(0, "sums"), client=client)
+    elif poisson and first.lowest < 0:
+        raise BadInput(
+            f"Counts cannot be negative and the lowest value is {first.lowest:.4g}; unmix with noise='uniform'."
+        )
     if poisson:
         total = float(column_sums.sum())
         g, h = row_sums / np.sqrt(total), column_sums / np.sqrt(total)
@@ -158,30 +169,25 @@ def decompose(
         total = float(n * m)
         g, h = np.ones(n), np.ones(m)
     left, right = _inverse_root(g), _inverse_root(h)
-    norms = np.zeros(n)
-    scores = np.empty((n, width + 1), dtype=np.float32)  # the last column only fills up the lanes
-    basis = _orthonormal(products * right[:, None])
-    inverse_h, inverse_g = (right**2).astype(np.float32), left.astype(np.float32)[:, None]
+    scale = max(float(row_sums.mean()), 1e-30) if poisson else 1.0
+    basis = _orthonormal(first.products * scale * right[:, None])
+    found: passes.Projection | None = None
     for turn in range(1, total_passes):
-        final = turn == total_passes - 1
-        weight = np.zeros((m, width + 1), dtype=np.float32)
-        weight[:, :-1] = basis * right[:, None]
-        summed = np.zeros((width + 1, m), dtype=np.float32)
-        last_told = 0
-        for first, last, block in image.blocks():
-            part = np.matmul(block, weight, out=scores[first:last])
-            part *= inverse_g[first:last]
-            if final:
-                norms[first:last] = block_sums(block, inverse_h)[0]
-            summed += (part * inverse_g[first:last]).T @ block
-            if first - last_told > n // 16:
-                last_told = first
-                report((turn + first / n) / total_passes, "singular vectors")
-        products = summed[:-1].T.astype(np.float64)
-        if not final:
-            basis = _orthonormal(products * right[:, None])
+        if found is not None:
+            basis = _orthonormal(found.products * right[:, None])
+        weight = (basis * right[:, None]).astype(np.float32)
+        found = passes.project(
+            image,
+            weight,
+            left.astype(np.float32),
+            (right**2).astype(np.float32),
+            told(turn, "singular vectors"),
+            client=client,
+        )
+    assert found is not None
+    norms, products = found.norms, found.products
     norms *= left**2
-    values, scores, rotation = _ritz(scores[:, :-1], basis)
+    values, scores, rotation = _ritz(found.scores, basis)
     # While the scores were made the data were multiplied by them too: least squares of the data on the scores are better
     # vectors than those the scores were made with, by one more power iteration.
     keep = min(rank, width)
@@ -198,50 +204,14 @@ def decompose(
         poisson,
         total_passes,
         total,
-        poisson and (sample is None or bool((sample == np.rint(sample)).all())),
+        poisson and bool((sample == np.rint(sample)).all()),
     )
 
 
-def _guess(sample: np.ndarray | None, channels: int) -> np.ndarray:
+def _guess(sample: np.ndarray) -> np.ndarray:
     """Rough column means, for the sketch only: any positive numbers would do."""
-    if sample is None:
-        return np.ones(channels)
     mean = np.abs(np.where(np.isfinite(sample), sample, 0)).mean(axis=0, dtype=np.float64)
     return np.asarray(np.maximum(mean, mean.mean() * 0.01 + 1e-30))
-
-
-def _first_pass(
-    image: SpectrumImage, sketch: np.ndarray, poisson: bool, report: Callable[[float, str], None], passes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Row and column sums, ``X^T G^-1 X sketch`` and the lowest value, in one reading."""
-    n, (m, width) = image.pixels, sketch.shape
-    weight = np.concatenate([sketch, np.ones((m, 1), np.float32)], axis=1)
-    row_sums = np.empty(n)
-    products = np.zeros((width + 1, m), dtype=np.float32)
-    column_sums = np.zeros(m)
-    lowest = np.inf
-    since = last_told = 0
-    for start, stop, block in image.blocks():
-        part = block @ weight
-        sums = part[:, -1].copy()
-        row_sums[start:stop] = sums
-        if poisson:
-            part /= np.where(sums > 0, sums, np.inf)[:, None]
-        part[:, -1] = 1.0
-        products += part.T @ block
-        since += stop - start
-        if since > 8192:  # float32 sums of long columns lose digits: they are moved to float64 now and then
-            column_sums += products[-1]
-            products[-1] = 0
-            since = 0
-        lowest = min(lowest, float(block.min()))
-        if start - last_told > n // 16:
-            last_told = start
-            report(start / n / passes, "sums")
-    column_sums += products[-1]
-    if poisson:
-        products[:-1] *= max(float(row_sums.mean()), 1e-30)
-    return row_sums, column_sums, products[:-1].T.astype(np.float64), lowest
 
 
 def _inverse_root(values: np.ndarray) -> np.ndarray:
