@@ -100,7 +100,7 @@ def adaptive_figures(
     ratios: list[float] = []
     by_case: dict[str, list[float]] = {}
     rivals: dict[str, list[float]] = {rule: [] for rule in RIVALS}
-    ghost, tuned, best_possible, raster, bound, steps, honesty = [], [], [], [], [], [], []
+    ghost, tuned, best_possible, raster, bound, steps, honesty, lit = [], [], [], [], [], [], [], []
     first = min(plates)
     for seed, plate in plates.items():
         for name, truth in specimens(PIXELS, seed + 100).items():
@@ -128,6 +128,7 @@ def adaptive_figures(
                 posterior = adaptive.posterior
                 expected = expected_error(posterior.picture, posterior.uncertainty())
                 honesty.append(expected / adaptive.errors[-1])
+                lit.append((pixels_lit(plate.predicted[adaptive.index]), pixels_lit(shown)))
                 bound.append(expected_raster_error(truth, dose * patterns, posterior.strength) / expected)
     cases = {f"case_{key}": float(np.mean(found)) for key, found in by_case.items()}
     return {
@@ -140,13 +141,22 @@ def adaptive_figures(
             divergence_rule=float(np.mean(rivals["divergence"])), contrast_rule=float(np.mean(rivals["contrast"])), **cases,
         ),
         "raster_nrmse_over_adaptive_at_equal_dose": figure(
-            float(np.mean(raster)), ">=", None, best=max(raster), worst=min(raster), by_the_posterior=float(np.mean(bound))
+            float(np.mean(raster)), ">=", None, best=max(raster), worst=min(raster), by_the_posterior=float(np.mean(bound)),
+            pixels_lit_adaptive=float(np.mean([a for a, _ in lit])), pixels_lit_random=float(np.mean([r for _, r in lit])),
         ),
         "expected_error_over_true": figure(
             float(np.median(honesty)), ">=", None, smallest=min(honesty), largest=max(honesty)
         ),
         "adaptive_step_s_32": figure(float(np.median(steps)), "<=", 0.5, slowest=max(steps)),
     }  # fmt: skip
+
+
+def pixels_lit(patterns: np.ndarray) -> float:
+    """Over how many pixels patterns (n, pixels²) spread, on average: ``(sum p)² / sum p²``.
+
+    A pixel's Fisher information from counts is that of a raster over this number, before anything is known of the specimen.
+    """
+    return float(np.mean(patterns.sum(axis=1) ** 2 / (patterns**2).sum(axis=1)))
 
 
 def model_error_figures(plate: Plate, names: tuple[str, ...], seed: int) -> dict[str, Any]:

@@ -227,13 +227,14 @@ class _Run(PlateSteps):
             result = yield from self.do(
                 TakeImage(step_id=step_id, exposure_s=self.exposure_s, camera=self.settings.bucket)
             )
+            # a value that could not be used was exposed all the same, as far as anybody knows
+            self.spent += self._dose_of(self.exposure_s)
+            self.electrons += self.electrons_per_s * self.exposure_s
+            self.dose += self._pixel_dose(pattern)
             if not result.ok:
                 self.failures += 1
                 self.failure = result.reason
                 continue
-            self.spent += self._dose_of(self.exposure_s)
-            self.electrons += self.electrons_per_s * self.exposure_s
-            self.dose += self._pixel_dose(pattern)
             self.measured += 1
             signal, wrong = bucket_signal(result.frames[0], self.electrons_per_s * self.exposure_s)
             if wrong:
