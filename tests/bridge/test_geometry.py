@@ -43,6 +43,25 @@ def test_golden_files(name):
         assert max(abs(back[0] - px), abs(back[1] - py)) <= 0.5 / abs(step) + 1e-12
 
 
+@pytest.mark.parametrize("rotation", [0.0, 30.0, 90.0, -117.0, 180.0])
+@pytest.mark.parametrize("name", FILES)
+def test_golden_files_with_the_scan_turned(name, rotation):
+    """The same four, turned: the beam has whole hardware steps only, and comes back to its pixel within one of them."""
+    (width, height, zoom, turned), spacing, step = FILES[name]
+    geometry = Geometry.whole_field(width, height, zoom, rotation, turned)
+    (xx, xy), (yx, yy) = geometry.steps
+    assert np.hypot(xx, yx) == pytest.approx(spacing, abs=0.75)  # whole steps along both directions
+    assert np.hypot(xy, yy) == pytest.approx(spacing, abs=0.75)
+    angle = np.degrees(np.arctan2(yx, xx)) - rotation - turned
+    assert abs((angle + 180) % 360 - 180) < np.degrees(0.75 / abs(step))
+    for px, py in ((0.0, 0.0), (width / 2, height / 2), (width - 1.0, 0.25), (0.3 * width, 0.9 * height)):
+        beam = geometry.to_ds(px, py)
+        back = np.array(geometry.to_pixel(*(round(v) for v in beam)))
+        again = np.array(geometry.to_ds(*back))
+        assert np.abs(again - beam).max() <= 0.5 + 1e-6
+        assert np.abs(back - (px, py)).max() <= 1.0 / (abs(step) - 1)
+
+
 def test_golden_calibrations():
     """Axis scale = field-of-view tag * step / 32768, as measured in two files to six digits."""
     for field, row, scale in ((12.926304, "HAADF image", 0.0177516), (0.5579168, "EELS region", 0.00199207)):
