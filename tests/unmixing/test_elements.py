@@ -1,0 +1,71 @@
+"""Which elements are named: in spectra of known composition, and in real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_smarttem.bench.parts.unmixing_elements import edges_spectrum, element_figures, lines_spectrum
+from napari_smarttem.unmixing.elements import find_elements
+
+
+def _peak(energy: np.ndarray, at: float, height: float) -> np.ndarray:
+    width = np.sqrt(130.0**2 + 2.5 * (at - 5895.0)) / 2.3548
+    return np.asarray(height * np.exp(-0.5 * ((energy - at) / width) ** 2))
+
+
+def test_most_elements_of_random_compositions_are_named_and_few_others() -> None:
+    figures = element_figures(3, 10)
+    assert figures["eds_precision"] > 0.8
+    assert figures["eds_recall"] > 0.8
+    assert figures["eels_precision"] > 0.65
+    assert figures["eels_recall"] > 0.6
+
+
+def test_a_strong_line_of_the_wrong_width_brings_no_rare_earth() -> None:
+    energy = np.arange(200.0, 12000.0, 10.0)
+    lines = ((6398.0 + 6.0, 3000.0), (7058.0 + 6.0, 400.0), (8040.0 + 6.0, 2500.0), (8905.0 + 6.0, 340.0))
+    mean = 20 * np.exp(-energy / 4000) + sum(1.04 * _peak(energy, at, height) for at, height in lines)
+    counts = np.random.default_rng(0).poisson(mean).astype(float)
+    assert {feature.element for feature in find_elements(counts, energy, signal="EDS")} == {"Fe", "Cu"}
+
+
+def test_a_main_line_without_its_second_line_is_no_element() -> None:
+    energy = np.arange(200.0, 12000.0, 10.0)
+    mean = 30 * np.exp(-energy / 4000) + _peak(energy, 6398.0, 2000.0)  # K-alpha of iron, no K-beta at all
+    counts = np.random.default_rng(1).poisson(mean).astype(float)
+    assert "Fe" not in {feature.element for feature in find_elements(counts, energy, signal="EDS")}
+
+
+def test_an_axis_that_is_off_does_not_change_the_element() -> None:
+    energy = np.arange(430.0, 720.0, 0.5)
+    background = 4000 * (energy / 430) ** -3.0
+    for off in (-6.0, 5.0):
+        oxygen = 900 / (1 + np.exp(-(energy - 532 - off))) * (np.maximum(energy, 532) / 532) ** -3.0
+        white = sum(
+            h / (1 + ((energy - at - off - 1.5) / 1.5) ** 2) for at, h in ((640.0, 1500.0), (651.0, 800.0))
+        ) + 300 / (1 + np.exp(-(energy - 642 - off)))
+        counts = np.random.default_rng(2).poisson(background + oxygen + white).astype(float)
+        assert {feature.element for feature in find_elements(counts, energy, signal="EELS")} == {"O", "Mn"}
+
+
+def test_spectra_of_known_composition_are_reproducible_counts() -> None:
+    for make in (edges_spectrum, lines_spectrum):
+        counts, energy, elements = make(7)
+        again, _, same = make(7)
+        np.testing.assert_array_equal(counts, again)
+        assert elements == same
+        assert len(elements) >= 1
+        assert (counts >= 0).all()
+        assert len(energy) == len(counts)
+
+
+@pytest.mark.real_data
+def test_manganite_and_titanate_are_named(shared_data) -> None:
+    from napari_smarttem.io.read import read
+
+    for name, expected in (("LSMO_linescan.hspy", {"O", "Mn"}), ("EELS_STO.dm3", {"O", "Ti"})):
+        frame = max((f for f in read(shared_data / name) if f.axes[-1].units == "eV"), key=lambda f: f.data.size)
+        counts = np.asarray(frame.data, dtype=float).reshape(-1, frame.shape[-1]).sum(axis=0)
+        found = find_elements(counts, frame.axes[-1].coordinates(len(counts)), signal="EELS")
+        assert {feature.element for feature in found[:2]} == expected
