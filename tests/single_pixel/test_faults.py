@@ -133,7 +133,7 @@ def test_charging_by_a_tenth_of_a_volt_is_followed(run):
     as_biases = np.linalg.solve(built[0].capacitance, CAPACITANCE_F * charge)
     np.testing.assert_allclose(notes["check-0-note"].data["bias_offset_v"], as_biases, atol=0.03)
     picture, _ = picture_of(notes)
-    assert error(picture, session.truth) < 0.4
+    assert error(picture, session.truth) < 0.6
 
 
 def charged_on_the_way(result, _session, plate):

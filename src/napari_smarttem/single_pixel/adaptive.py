@@ -35,7 +35,6 @@ def most_informative(
     exploration: float = 0.05,
     taken: np.ndarray | None = None,
     samples: int = 96,
-    exact: bool | None = None,
 ) -> Choice:
     """A batch with the largest expected gain.
 
@@ -52,9 +51,8 @@ def most_informative(
     taken : ndarray of bool, shape (n,), optional
         Patterns that must not be chosen.
     samples : int
-        Of the posterior, where the picture has more than 32 x 32 pixels. A batch should be smaller than this.
-    exact : bool, optional
-        Work with the covariance itself: takes seconds beyond 32 x 32 pixels, but large batches need it. None: up to 32 x 32.
+        Of the posterior, where the picture has more than 32 x 32 pixels: their number is the rank of the covariance that the
+        choice works with, so that a batch should be smaller.
 
     Raises
     ------
@@ -64,7 +62,7 @@ def most_informative(
     flat, free = _checked(pool, taken)
     count = min(count, int(free.sum()))
     by_chance = min(count, round(exploration * count))
-    if exact or (exact is None and posterior.pixels <= EXACT_PIXELS):
+    if posterior.pixels <= EXACT_PIXELS:
         spread = posterior.spread(flat)
     else:
         spread = np.asarray(posterior.samples(samples, rng).astype(np.float32) @ flat.T / np.sqrt(samples))

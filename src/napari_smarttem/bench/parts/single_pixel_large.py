@@ -16,9 +16,10 @@ from .single_pixel_sets import specimens
 
 PIXELS = 64
 PATTERNS = 5000
-POOL = 12_000
+POOL = 9000
 ELECTRONS = 1e4
 BATCH = 250
+SAMPLES = 384
 TEN_TO_NINETY = 2.563
 """Distance between 10 % and 90 % of an edge that a Gaussian of standard deviation one has blurred."""
 
@@ -40,7 +41,15 @@ def large_figures(
         say(f"64 x 64, {PATTERNS} patterns, {rule}")
         batch = PATTERNS if rule == "random" else BATCH
         one = image(
-            plate, truth, rule, patterns=PATTERNS, electrons=ELECTRONS, seed=seed, batch=batch, rounds=1, exact=True
+            plate,
+            truth,
+            rule,
+            patterns=PATTERNS,
+            electrons=ELECTRONS,
+            seed=seed,
+            batch=batch,
+            rounds=1,
+            samples=SAMPLES,
         )
         one.posterior.settle(4)
         picture = one.posterior.picture

@@ -92,7 +92,7 @@ def image(
     batch: int = BATCH,
     critical_e_per_px: float | None = None,
     rounds: int = 2,
-    exact: bool | None = None,
+    samples: int = 96,
 ) -> Run:
     """One run of `patterns` patterns by a rule: ``information``, ``random``, ``contrast``, ``divergence`` or ``in order``.
 
@@ -108,7 +108,7 @@ def image(
     while posterior.count < patterns:
         began = time.perf_counter()
         choice = _choose(
-            rule, posterior, plate.predicted, min(batch, patterns - posterior.count), rng, taken, seen, number, exact
+            rule, posterior, plate.predicted, min(batch, patterns - posterior.count), rng, taken, seen, number, samples
         )
         choosing = time.perf_counter() - began
         taken[choice.index] = True
@@ -138,7 +138,7 @@ def image(
 
 def _choose(  # noqa: PLR0917
     rule: str, posterior: Posterior, pool: np.ndarray, count: int, rng: np.random.Generator, taken: np.ndarray,
-    seen: np.ndarray, number: int, exact: bool | None,
+    seen: np.ndarray, number: int, samples: int,
 ) -> Choice:  # fmt: skip
     if rule == "in order":
         index = np.flatnonzero(~taken)[:count]
@@ -149,7 +149,7 @@ def _choose(  # noqa: PLR0917
         return most_contrast(pool, count, rng, taken=taken)
     if rule == "divergence":
         return naive_divergence(posterior, pool, count, rng, predicted_before=seen, taken=taken)
-    return most_informative(posterior, pool, count, rng, taken=taken, exact=exact)
+    return most_informative(posterior, pool, count, rng, taken=taken, samples=samples)
 
 
 def damage(dose: np.ndarray, specimen: np.ndarray, critical: float) -> float:
