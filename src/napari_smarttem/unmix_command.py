@@ -22,6 +22,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--energy", nargs=2, type=float, metavar=("FIRST", "LAST"), help="use only these energies, in eV"
     )
     parser.add_argument("--bin", type=int, default=1, metavar="N", help="sum N channels")
+    parser.add_argument(
+        "--subtract-zero-loss",
+        action="store_true",
+        help="align the zero-loss peaks and subtract the peak that small networks learn from the spectra",
+    )
     parser.add_argument("--no-elements", action="store_true", help="do not look for elements")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in DIR")
@@ -46,6 +51,10 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput(f"{options.file.name} holds no spectrum image and no line scan.")
     frame = max(frames, key=lambda one: math.prod(one.shape))
     prepared = Preparation(frame)
+    band: dict[str, Any] = {}
+    if options.subtract_zero_loss:
+        prepared.apply("align_zero_loss")
+        band = dict(prepared.apply("zero_loss", seed=options.seed).metadata["zero_loss"])  # type: ignore[arg-type]
     if options.energy:
         prepared.apply("crop_energy", first_ev=options.energy[0], last_ev=options.energy[1])
     if options.bin > 1:
@@ -79,6 +88,8 @@ def run(options: argparse.Namespace) -> int:
         "rank": result.scree.reason,
         "files": written,
     }
+    if band:
+        summary["zero_loss"] = {"width_ev": band["width_ev"], "onset_ev": band["onset_ev"]}
     if options.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0

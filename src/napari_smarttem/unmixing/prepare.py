@@ -164,6 +164,16 @@ def deconvolve(frame: Frame, low_loss: Frame) -> Frame:
     return frame.with_data(np.asarray(deconvolved.data)[..., : frame.shape[-1]])
 
 
+def subtract_zero_loss(frame: Frame, **settings: Any) -> Frame:
+    """Subtract the zero-loss peak that replicas of small networks learn from the spectra; see `zlp.subtract_zero_loss`.
+
+    Settings: ``onset_ev`` where loss begins (found where it is not given), ``replicas``, ``groups``, ``seed``.
+    """
+    from .zlp import subtract_zero_loss as learnt
+
+    return learnt(frame, **settings)
+
+
 STEPS: Mapping[str, Callable[..., Frame]] = {
     "crop_energy": crop_energy,
     "crop_area": crop_area,
@@ -172,6 +182,7 @@ STEPS: Mapping[str, Callable[..., Frame]] = {
     "align_zero_loss": align_zero_loss,
     "power_law": subtract_power_law,
     "polynomial": subtract_polynomial,
+    "zero_loss": subtract_zero_loss,
 }
 """Every step that needs nothing but settings, by name."""
 

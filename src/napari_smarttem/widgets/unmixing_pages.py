@@ -40,6 +40,8 @@ class PreparePage(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.plot = Graph("Energy (eV)", "Counts, summed", 200)
+        self.band = (self.plot.plot([], []), self.plot.plot([], []))
+        self.plot.addItem(pyqtgraph.FillBetweenItem(*self.band, brush=pyqtgraph.mkBrush(230, 150, 40, 110)))
         self.curve = self.plot.plot([], [])
         self.region = pyqtgraph.LinearRegionItem(brush=pyqtgraph.mkBrush(26, 135, 211, 50))
         self.region.setZValue(-5)

@@ -118,6 +118,8 @@ class PrepareActions:
         page.steps.clear()
         if not some:
             page.curve.setData([], [])
+            for edge in page.band:
+                edge.setData([], [])
             page.region.hide()
             return
         page.steps.addItems([str(step) for step in preparation.steps])
@@ -133,6 +135,10 @@ class PrepareActions:
         page = self.prepare
         energy = frame.axes[-1].coordinates(len(counts))
         page.curve.setData(energy, counts, pen=pyqtgraph.mkPen(page.plot.text_color, width=1))
+        steps = self.bench.preparation.steps
+        band = left_band(frame, counts) if steps and steps[-1].name == "zero_loss" else ((), ())
+        for edge, values in zip(page.band, band, strict=True):
+            edge.setData(energy[: len(values)], values, pen=None)
         page.plot.enableAutoRange()
         low, high = sorted((float(energy[0]), float(energy[-1])))
         page.region.blockSignals(True)
@@ -146,6 +152,14 @@ class PrepareActions:
         low, high = (float(v) for v in self.prepare.region.getRegion())
         size = " × ".join(map(str, self.bench.preparation.frame.shape)) if self.bench.preparation is not None else ""
         self.prepare.range.setText(f"Blue range: {low:.5g} to {high:.5g} eV (drag its edges). Data now: {size}.")
+
+
+def left_band(frame: Frame, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """68 % band of what the zero-loss peak leaves of the summed spectrum, from the record of its subtraction."""
+    kept: Any = frame.metadata["zero_loss"]
+    low, median, high = (np.asarray(kept[name], dtype=float) for name in ("low", "median", "high"))
+    pixels = float(np.prod(frame.shape[:-1]))
+    return counts - pixels * (high - median), counts + pixels * (median - low)
 
 
 def summed(frame: Frame) -> np.ndarray:

@@ -20,12 +20,14 @@ WORDS: dict[str, Words] = {
     "align_zero_loss": lambda a: "put the zero-loss peaks at 0 eV",
     "power_law": lambda a: f"subtracted a power law fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
     "polynomial": lambda a: f"subtracted a line fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
+    "zero_loss": lambda a: "subtracted the zero-loss peak that networks learnt, with its 68 % band",
 }
 MORE: dict[str, str] = {
     "spikes": "Remove spikes (cosmic rays)",
     "align_zero_loss": "Align the zero-loss peaks",
     "power_law": "Subtract a power law fitted to the blue range",
     "polynomial": "Subtract a straight line fitted to the blue range",
+    "zero_loss": "Subtract the zero-loss peak (learnt by networks; takes a minute)",
 }
 """Steps that have no button of their own, with their titles."""
 _WITH_RANGE = frozenset({"crop_energy", "power_law", "polynomial"})
