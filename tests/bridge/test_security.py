@@ -236,6 +236,24 @@ def test_who_says_nothing_is_hung_up_on(running, monkeypatch):
     assert time.monotonic() - began < 2.0
 
 
+def test_who_sends_byte_by_byte_is_hung_up_on(running, monkeypatch):
+    """Faster than the server looks around, and yet too slow for a whole frame."""
+    monkeypatch.setattr(server, "LOGIN_S", 0.3)
+    channel, hello = dial(running)
+    nonce = "0" * 32
+    shown = wire.proof(TOKEN, "client", hello["nonce"], nonce)
+    (whole,) = wire.pack({"protocol": 1, "session": "s" * 24, "nonce": nonce, "proof": shown})
+    began = time.monotonic()
+    for byte in whole:
+        time.sleep(0.01)
+        try:
+            channel.sock.send(bytes([byte]))
+        except OSError:
+            break
+    assert hung_up(channel)
+    assert 0.2 < time.monotonic() - began < 1.5
+
+
 def test_unknown_commands_are_refused_and_the_connection_lives(running):
     channel, hello = dial(running)
     assert login(channel, hello)["ok"] is True

@@ -150,12 +150,12 @@ def proof(token: str, who: str, server_nonce: str, client_nonce: str) -> str:
 
 
 class Connection:
-    """A socket that gives and takes whole frames. Its time-out of 0.1 s is only the pace at which it looks around."""
+    """A socket that gives and takes whole frames. It never blocks by itself; every 0.1 s of waiting it looks around."""
 
     def __init__(self, sock: socket.socket, stopping: threading.Event) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.settimeout(0.1)
+        sock.setblocking(False)
         self.sock = sock
         self.stopping = stopping
         self.lock = threading.Lock()
@@ -164,6 +164,7 @@ class Connection:
         )  # held while the owner thread answers, and perhaps reads, in the helper thread's place
         self.job: Optional[Job] = None
         self.again = False
+        self.seen = b""  # what the owner thread has read of the next frame and leaves to the helper thread
 
     def receive(self, header_cap: int, body_cap: int, idle_s: float, frame_s: float) -> Tuple[Dict[str, Any], Any]:
         """The next frame; waits `idle_s` for it to begin and `frame_s` for it to end."""
@@ -179,20 +180,35 @@ class Connection:
     def _fill(self, view: memoryview, idle_s: float, frame_s: float) -> float:
         ends, begun = time.monotonic() + idle_s, False
         while len(view):
-            try:
-                count = self.sock.recv_into(view)
-            except socket.timeout:
-                if time.monotonic() > ends or self.stopping.is_set():
-                    raise WireError("nothing came in time")
-                continue
-            except OSError as error:
-                raise WireError(str(error))
-            if count == 0:
-                raise WireError("hung up")
+            count = min(len(view), len(self.seen))
+            if count:
+                view[:count], self.seen = self.seen[:count], self.seen[count:]
+            else:
+                if (begun or not frame_s) and time.monotonic() > ends:  # also where it comes, but byte by byte
+                    raise WireError("came too slowly")
+                try:
+                    count = self.sock.recv_into(view)
+                except BlockingIOError:
+                    self._wait(ends, False)
+                    continue
+                except OSError as error:
+                    raise WireError(str(error))
+                if count == 0:
+                    raise WireError("hung up")
             view = view[count:]
             if frame_s and not begun:
                 begun, ends = True, time.monotonic() + frame_s
         return ends
+
+    def _wait(self, ends: float, to_send: bool) -> None:
+        """For the peer, a little; `WireError` where it has taken too long."""
+        socks = [self.sock]
+        try:
+            ready = select.select([] if to_send else socks, socks if to_send else [], [], 0.1)
+        except (OSError, ValueError) as error:
+            raise WireError(str(error))
+        if not ready[0] and not ready[1] and (time.monotonic() > ends or self.stopping.is_set()):
+            raise WireError("takes nothing more" if to_send else "nothing came in time")
 
     def send(self, pieces: List[Any]) -> None:
         """Send a frame; a peer that takes nothing for `FRAME_S` seconds is given up."""
@@ -203,9 +219,8 @@ class Connection:
                 while view:
                     try:
                         view = view[self.sock.send(view) :]
-                    except socket.timeout:
-                        if time.monotonic() > ends or self.stopping.is_set():
-                            raise WireError("takes nothing more")
+                    except BlockingIOError:
+                        self._wait(ends, True)
                     except OSError as error:
                         raise WireError(str(error))
 
@@ -214,10 +229,8 @@ class Connection:
         if not self.lock.acquire(False):  # a heartbeat is on its way
             return 0
         try:
-            if not select.select([], [self.sock], [], 0)[1]:
-                return 0
             return self.sock.send(piece)
-        except (OSError, ValueError):  # hung up meanwhile: the helper thread of this connection finds out
+        except (OSError, ValueError):  # full, or hung up meanwhile: the helper thread of this connection finds out
             return 0
         finally:
             self.lock.release()
@@ -228,9 +241,14 @@ class Connection:
         What is wrong, incomplete, or of another kind is met again, and dealt with, by the helper thread.
         """
         try:
-            if not select.select([self.sock], [], [], LINGER_S)[0]:
-                return None
-            seen = self.sock.recv(4096, socket.MSG_PEEK)
+            if not self.seen:
+                try:
+                    self.seen = self.sock.recv(4096)
+                except BlockingIOError:
+                    if not select.select([self.sock], [], [], LINGER_S)[0]:
+                        return None
+                    self.seen = self.sock.recv(4096)
+            seen = self.seen
             if len(seen) < PREFIX.size:
                 return None
             magic, text, body = PREFIX.unpack_from(seen)
@@ -245,7 +263,7 @@ class Connection:
                 or not isinstance(header.get("args", {}), dict)
             ):
                 return None
-            self.sock.recv(ends)
+            self.seen = seen[ends:]
         except (OSError, ValueError, TypeError, WireError):
             return None
         return header, arrays
