@@ -10,9 +10,15 @@ from .subspace import Subspace, decompose
 
 MARGIN = 1.02
 LARGEST = 12
-AMBIGUOUS = (0.94, 1.10)
-"""A singular value this near to the noise is checked by thinning."""
-SAMPLE = 1500
+DOUBTFUL = (0.94, 1.10)
+"""A singular value this near to the noise is checked on counts held out."""
+DOUBTFUL_SPARSE = 1.5
+"""The same, where most values are zero."""
+HELD_OUT = 0.1
+SURE = 4.0
+"""Standard deviations above chance from which a component is there."""
+MOST_VALUES = 2**25
+"""Of a larger image a random part of the pixels is looked at."""
 
 
 def noise_edge(subspace: Subspace, correlation: float = 0.0) -> float:
@@ -64,40 +70,45 @@ def choose(
         return Scree(subspace.values, threshold, wanted, reason, correlation)
     reason = f"{found} singular values {why}."
     ratio = subspace.values / threshold
-    close = (ratio > AMBIGUOUS[0]) & (ratio < AMBIGUOUS[1])
-    if close.any() and subspace.counts and image.addressable and found < largest:
-        low = max(1, int(np.count_nonzero(ratio >= AMBIGUOUS[1])))
-        high = min(int(np.count_nonzero(ratio > AMBIGUOUS[0])), largest)
-        gains = held_out(image, high, seed=seed)
-        while low < high and gains[low] > 0:
+    # a few lonely counts give singular values that noise of even size would not
+    sparse = subspace.counts and subspace.total < n * m
+    doubtful = DOUBTFUL[0], DOUBTFUL_SPARSE if sparse else DOUBTFUL[1]
+    close = (ratio > doubtful[0]) & (ratio < doubtful[1])
+    if close.any() and subspace.counts and image.addressable:
+        low = max(1, int(np.count_nonzero(ratio >= doubtful[1])))
+        high = min(int(np.count_nonzero(ratio > doubtful[0])), largest)
+        seen = held_out(image, high, seed=seed)
+        while low < high and seen[low] > SURE:
             low += 1
         found = low
-        reason = f"{found} components explain counts that were held out; more do not ({above} singular values {why})."
+        reason = f"{found} components are seen again in counts that were held out; more are not ({above} singular values {why})."
     return Scree(subspace.values, threshold, found, reason, correlation)
 
 
 def held_out(image: SpectrumImage, largest: int, *, seed: int = 0) -> np.ndarray:
-    """What component 1, 2 ... gains in log-likelihood on held-out counts, ``(largest,)``; at most zero for noise.
+    """How surely component 1, 2 ... is seen again in counts held out, ``(largest,)`` in standard deviations of chance.
 
-    Every count goes to one of two halves by the toss of a coin: the halves of a Poisson count are independent Poisson
-    counts. One half is decomposed, the other judges.
+    Every count goes to the test by chance, one in ten: what is left and what is held out are independent Poisson counts. The
+    rest is decomposed, and each of its components projected on the test: nothing but noise comes to zero on average.
     """
     rng = np.random.default_rng(seed)
     flat = image.data.reshape(-1, image.channels)
-    if len(flat) > 4 * SAMPLE:
-        flat = flat[np.sort(rng.choice(len(flat), 4 * SAMPLE, replace=False))]
-    counts = np.rint(np.asarray(flat)).astype(np.int64)
-    train = rng.binomial(counts, 0.5).astype(np.float32)
-    test = counts - train
-    half = decompose(spectrum_image(train[None]), largest, seed=seed)
-    held = half.channel_scale > 0
-    inverse = np.where(held, 1.0 / np.where(held, half.channel_scale, 1.0), 0.0)
-    root_g = half.pixel_scale
-    scaled = (test * inverse) / np.where(root_g > 0, root_g, np.inf)[:, None]
-    products = np.einsum("ij,ir,jr->r", scaled, half.scores, half.vectors, optimize=True)
-    squares = (half.scores.astype(np.float64) ** 2).sum(axis=0) * (half.vectors**2).sum(axis=0)
-    # least squares in the scaled space is the likelihood of counts to second order
-    return np.asarray(products - 0.5 * squares)
+    most = max(MOST_VALUES // image.channels, 4 * largest)
+    if len(flat) > most:
+        flat = flat[np.sort(rng.choice(len(flat), most, replace=False))]
+    counts = np.rint(np.asarray(flat)).astype(np.int32)
+    where = np.nonzero(counts)
+    test = np.zeros(counts.shape, dtype=np.float32)
+    test[where] = rng.binomial(counts[where], HELD_OUT)
+    rest = decompose(spectrum_image((counts - test)[None].astype(np.float32)), largest, seed=seed)
+    inverse_h, inverse_g = (
+        np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 0.0)
+        for scale in (rest.channel_scale, rest.pixel_scale)
+    )
+    seen = (test @ (rest.vectors * inverse_h[:, None]).astype(np.float32)) * inverse_g[:, None]
+    along = np.einsum("ij,ij->j", seen, rest.scores.astype(np.float64))
+    squares = (rest.scores.astype(np.float64) ** 2).sum(axis=0) * (rest.vectors**2).sum(axis=0)
+    return np.asarray(along / np.sqrt(np.maximum(squares * HELD_OUT / (1.0 - HELD_OUT), 1e-300)))
 
 
 def warnings(subspace: Subspace, scree: Scree) -> tuple[str, ...]:

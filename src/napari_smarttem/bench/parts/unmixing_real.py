@@ -1,0 +1,118 @@
+"""Is an answer on real data the same for other seeds and for independent halves of the counts?
+
+Halves of the counts are noisier than the whole, so their maps differ by chance alone: a map of variance V with errors of
+variance E correlates with another of its kind by ``1 - E / V`` at most. This attainable correlation, from the error bars, is
+given beside the one found. Maps smoothed by as much as the same error bars ask for have far less noise and are compared too.
+
+``python -m napari_smarttem.bench.parts.unmixing_real FILE ...`` prints the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...schema.frame import Frame
+from ...unmixing import UnmixingResult, match, unmix
+from ...unmixing.spatial import smooth_maps
+from .unmixing_choices import halves
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How an answer repeats itself.
+
+    Parameters
+    ----------
+    components : int
+        Of the whole data.
+    seeds : float
+        Least mean correlation of maps between the first and the other seeds.
+    same_number : float
+        Part of the halves in which as many components are found.
+    found, attainable, smoothed : tuple of float
+        Per component, mean over seeds: correlation of the maps of two halves, the largest that the noise of the halves allows,
+        and the correlation of the smoothed maps.
+    """
+
+    components: int
+    seeds: float
+    same_number: float
+    found: tuple[float, ...]
+    attainable: tuple[float, ...]
+    smoothed: tuple[float, ...]
+
+    @property
+    def of_attainable(self) -> float:
+        """Mean of what was found over what can be."""
+        return float(np.mean(np.asarray(self.found) / np.asarray(self.attainable)))
+
+
+def attainable(result: UnmixingResult) -> np.ndarray:
+    """Part of each map's variance that is not noise, by the error bars, ``(k,)``."""
+    k = result.components
+    variance = result.maps.reshape(k, -1).var(axis=1)
+    noise = (result.map_errors.reshape(k, -1) ** 2).mean(axis=1)
+    return np.asarray(np.clip(1.0 - noise / variance, 1e-3, 1.0))
+
+
+def stability(frame: Frame, seeds: int = 10) -> Stability:
+    """Unmix with `seeds` seeds, and as many pairs of halves."""
+    whole = unmix(frame)
+    repeated = min(match(whole, unmix(frame, seed=seed)).mean_correlation for seed in range(1, seeds))
+    # the halves of values that are not counts would share their noise: they are divided by what a count is worth
+    worth = max(1.0, float(whole.provenance["noise_variance"]))
+    data = np.asarray(frame.data, dtype=np.float64) / worth
+    same = 0.0
+    rows: dict[str, list[np.ndarray]] = {"found": [], "attainable": [], "smoothed": []}
+    for seed in range(seeds):
+        pair = []
+        for half in halves(data, seed):
+            part = frame.with_data(half)
+            same += (unmix(part, seed=seed).components == whole.components) / (2 * seeds)
+            pair.append(_as_in(whole, unmix(part, components=whole.components, seed=seed)))
+        one, other = pair
+        rows["found"].append(_correlations(one.maps, other.maps))
+        rows["attainable"].append(np.sqrt(attainable(one) * attainable(other)))
+        rows["smoothed"].append(
+            _correlations(smooth_maps(one.maps, one.map_errors), smooth_maps(other.maps, other.map_errors))
+        )
+    means = {name: tuple(float(v) for v in np.mean(values, axis=0)) for name, values in rows.items()}
+    return Stability(whole.components, repeated, same, **means)
+
+
+def _as_in(whole: UnmixingResult, part: UnmixingResult) -> UnmixingResult:
+    order = [pair[1] for pair in sorted(match(whole, part).pairs)]
+    return part.reordered(order)
+
+
+def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.array([np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)])
+
+
+def figures(path: Path, seeds: int = 10) -> dict[str, Any]:
+    """Of the largest signal in a file."""
+    from ...io.read import read
+
+    found = stability(max(read(path), key=lambda frame: frame.data.size), seeds)
+    return {**found.__dict__, "of_attainable": found.of_attainable}
+
+
+def main() -> int:
+    """Measure from a terminal."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--seeds", type=int, default=10)
+    options = parser.parse_args()
+    for path in options.files:
+        print(path.name, json.dumps(figures(path, options.seeds)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
