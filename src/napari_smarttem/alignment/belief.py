@@ -21,6 +21,8 @@ TYPICAL = np.array([50.0, 20.0, 20.0, 200.0, 200.0, 200.0, 200.0, 20.0])
 GAIN_ERROR, CROSS_TALK = 0.05, 0.02
 LANDING = np.array([0.15, 0.06, 0.06, 1.2, 1.2, 2.2, 2.2, 0.08])
 """How far beside the asked value a control may land, per setting."""
+APPROACH = 0.002
+"""Controls are set from below, by this share of their largest step."""
 DRIFT = np.array([0.02, 0.006, 0.006, 0.06, 0.06, 0.1, 0.1, 0.003])
 """Random walk per root second."""
 
@@ -101,18 +103,18 @@ class Belief:
         """How sure that is, (8, controls, controls)."""
         return self.covariance[:, 1:, 1:].copy()
 
-    def moved(self, values: np.ndarray, seconds: float) -> None:
-        """The controls were set to `values`; `seconds` pass until the next frame."""
-        self.mean[:, 0], self.covariance = self._after(values, seconds)
+    def moved(self, values: np.ndarray, seconds: float, *, passing: bool = False) -> None:
+        """The controls were set to `values`; `seconds` pass until the next frame. `passing`: they are set again at once."""
+        self.mean[:, 0], self.covariance = self._after(values, seconds, passing=passing)
         self.controls = np.array(values, dtype=float)
 
-    def _after(self, values: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    def _after(self, values: np.ndarray, seconds: float, *, passing: bool = False) -> tuple[np.ndarray, np.ndarray]:
         change = values - self.controls
         step = np.eye(1 + len(change))
         step[0, 1:] = change
         mean = self.mean[:, 0] + self.mean[:, 1:] @ change
         covariance = np.einsum("ab,rbc,dc->rad", step, self.covariance, step)
-        landing = LANDING**2 if np.any(change != 0) else 0.0
+        landing = LANDING**2 if np.any(change != 0) and not passing else 0.0
         covariance[:, 0, 0] += landing + DRIFT**2 * max(seconds, 0.0)
         return mean, covariance
 
@@ -140,12 +142,32 @@ class Belief:
         high = np.array([one.maximum for one in self.limits])
         return np.asarray(np.clip(self.controls + gain * change, low, high))
 
+    def worth_moving(self, values: np.ndarray) -> np.ndarray:
+        """The same, but controls stay whose change would do less than what they may land beside it; the first one always moves."""
+        effect = np.abs(self.response * (values - self.controls)) / LANDING[:, None]
+        stay = effect.max(axis=0) < 1.0
+        stay[0] = False
+        return np.asarray(np.where(stay, self.controls, values))
+
     def steps_to(self, values: np.ndarray) -> list[np.ndarray]:
         """Settings on the way to `values`, none of which moves a control by more than its largest step."""
         change = values - self.controls
         largest = np.array([one.largest_step for one in self.limits])
         count = max(1, math.ceil(float(np.max(np.abs(change) / largest)) * (1 + 1e-6)))
         return [self.controls + change * (k + 1) / count for k in range(count)]
+
+    def approach_to(self, values: np.ndarray) -> np.ndarray:
+        """Settings a little below `values`, for controls that move: from the same side each time, their play is the same."""
+        low = np.array([one.minimum for one in self.limits])
+        below = APPROACH * np.array([one.largest_step for one in self.limits])
+        return np.asarray(np.where(values != self.controls, np.maximum(values - below, low), values))
+
+    def angles_mrad(self, high_tension_v: float, *, seed: int = 0, draws: int = 200) -> tuple[float, float, float]:
+        """Angle to which the phase stays under pi/4 at the present controls: 16, 50 and 84 % of what is believed."""
+        samples = self.mean[:, 0] + self.sigma * np.random.default_rng(seed).normal(size=(draws, 8))
+        angles = quarter_pi_angle_mrad(samples, high_tension_v, step_mrad=0.5)
+        low, middle, high = np.percentile(angles, (16, 50, 84))
+        return float(low), float(middle), float(high)
 
     def chance_of(
         self, values: np.ndarray, angle_mrad: float, high_tension_v: float, *, seed: int = 0, draws: int = 200

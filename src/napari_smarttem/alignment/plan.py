@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from ..physics.aberrations import ESTIMATED, quarter_pi_angle_mrad, units_of
+from ..physics.aberrations import ESTIMATED, units_of
 from ..schema import AwaitReview, BadInput, Frame, Note, Plan, PlanContext, SetOptics, StepResult, TakeImage
 from .belief import Belief
 from .estimator import Estimator, Measurement
@@ -24,12 +24,19 @@ from .settings import AlignmentSettings, parse
 TRIES = 3
 """Exposures before a frame is given up as older than the last change, or failed."""
 
+UNSEEN = 1.2
+"""The estimated aberrations must be good for an angle this much larger than wanted: the others take their share unseen."""
+
 Steps = Generator[Any, StepResult, Any]
 Verdict = Literal["aligned", "out of frames", "cannot", "ended by a person"]
 
 
 class Outcome(BaseModel):
-    """How an alignment ended: what is believed of the column as it is left."""
+    """How an alignment ended: what is believed of the column as it is left.
+
+    ``quarter_pi_mrad`` is the median over the error bars, ``quarter_pi_range_mrad`` their 16 and 84 %: the most likely values alone
+    are those that were aimed at, and would promise too much.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,6 +45,7 @@ class Outcome(BaseModel):
     aberrations: dict[str, float]
     sigma: dict[str, float]
     quarter_pi_mrad: float
+    quarter_pi_range_mrad: tuple[float, float]
     controls: dict[str, float]
     response: list[list[float]]
     response_covariance: list[list[list[float]]]
@@ -102,15 +110,13 @@ class Alignment:
         stage = 0
         while True:
             stage = min(stage + 1, len(settings.offsets_nm) - 1)
-            home = belief.controls_for(np.zeros(8), gain=settings.fixed_gain or 1.0)
-            home = self._focused(home)
-            good = belief.chance_of(home, settings.wanted_mrad, self.high_tension_v) >= settings.confidence
+            home = self._focused(belief.worth_moving(belief.controls_for(np.zeros(8), gain=settings.fixed_gain or 1.0)))
+            angle = UNSEEN * settings.wanted_mrad
+            good = belief.chance_of(home, angle, self.high_tension_v) >= settings.confidence
             last = good or self.frames >= settings.frames
             offset = settings.offsets_nm[stage]
-            target = np.array([offset, 0, 0, 0, 0, 0, 0, 0.0])
-            wanted = (
-                home if last else self._focused(belief.controls_for(target, gain=settings.fixed_gain or 1.0), offset)
-            )
+            # away from focus by the defocus alone: on the way back, no other control can land beside its mark
+            wanted = home if last else self._focused(home, offset)
             if self.ask:
                 action, wanted = yield from self._review(wanted, last)
                 if action == "undo":
@@ -191,9 +197,7 @@ class Alignment:
     # -- controls
 
     def _focused(self, values: np.ndarray, offset_nm: float = 0.0) -> np.ndarray:
-        """With a fixed gain only the other aberrations are corrected by a share; the defocus goes where the next frame needs it."""
-        if self.settings.fixed_gain is None:
-            return values
+        """The same, with the defocus control where C1 should become `offset_nm`."""
         belief = self.belief
         c1 = float(belief.aberrations[0] + (belief.response @ (values - belief.controls))[0])
         focused = values.copy()
@@ -208,7 +212,9 @@ class Alignment:
         """Set the controls in steps that none exceeds; False where the instrument refused."""
         number = self.sets
         self.sets += 1
-        for part, on_the_way in enumerate(self.belief.steps_to(values)):
+        path = self.belief.steps_to(self.belief.approach_to(values))
+        path = [values] if np.array_equal(path[-1], self.belief.controls) else [*path, values]
+        for part, on_the_way in enumerate(path):
             wanted = dict(zip(self.belief.names, map(float, on_the_way), strict=True))
             result = yield SetOptics(step_id=f"set-{number:03d}-{part}", values=wanted)
             if not result.ok:
@@ -219,7 +225,7 @@ class Alignment:
                 return False
             self.changed_s = result.finished_s
             since = result.finished_s - (self.seen_s if self.seen_s is not None else result.started_s)
-            self.belief.moved(on_the_way, since / (part + 1))
+            self.belief.moved(on_the_way, since / (part + 1), passing=part + 1 < len(path))
         return True
 
     def _try_controls(self) -> Generator[Any, StepResult, bool]:
@@ -314,20 +320,22 @@ class Alignment:
         yield Note(
             step_id="end",
             text=f"{verdict[:1].upper()}{verdict[1:]} after {self.frames} Ronchigrams; the phase should stay under pi/4 to "
-            f"{outcome.quarter_pi_mrad:.1f} mrad.",
-            data=outcome.model_dump(),
+            f"{outcome.quarter_pi_mrad:.0f} mrad ({outcome.quarter_pi_range_mrad[0]:.0f} to "
+            f"{outcome.quarter_pi_range_mrad[1]:.0f} within the error bars).",
+            data=outcome.model_dump(mode="json"),
         )
         return outcome
 
     def _outcome(self, verdict: Verdict) -> Outcome:
         belief = self.belief
-        angle = quarter_pi_angle_mrad(belief.aberrations, self.high_tension_v or 300e3)
+        low, middle, high = belief.angles_mrad(self.high_tension_v or 300e3)
         return Outcome(
             verdict=verdict,
             frames=self.frames,
             aberrations=dict(zip(ESTIMATED, map(float, belief.aberrations), strict=True)),
             sigma=dict(zip(ESTIMATED, map(float, belief.sigma), strict=True)),
-            quarter_pi_mrad=float(angle),
+            quarter_pi_mrad=middle,
+            quarter_pi_range_mrad=(low, high),
             controls=dict(zip(belief.names, map(float, belief.controls), strict=True)),
             response=belief.response.tolist(),
             response_covariance=belief.response_covariance.tolist(),

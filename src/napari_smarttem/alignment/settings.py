@@ -11,6 +11,9 @@ from ..physics.aberrations import ESTIMATED
 from ..schema import BadInput
 from .targets.steering import ControlState
 
+OFFSETS_NM = (-1500.0, -700.0, -350.0, -350.0)
+"""Defocus of one Ronchigram after the other: nearer to focus the error bars are smaller until too few rings are left."""
+
 
 class AlignmentSettings(BaseModel):
     """Everything the alignment plan needs.
@@ -41,12 +44,12 @@ class AlignmentSettings(BaseModel):
     confidence: float = Field(default=0.97, gt=0, lt=1, description="How sure to be of that before stopping.")
     frames: int = Field(default=4, ge=1, le=500, description="Stop after this many Ronchigrams at the latest.")
     offsets_nm: tuple[float, ...] = Field(
-        default=(-1500.0, -900.0, -500.0, -350.0),
+        default=OFFSETS_NM,
         min_length=1,
         description="Defocus at which to measure, one frame after the other; the last one again and again.",
     )
     exposure_s: float = Field(
-        default=0.2, gt=0, le=60, description="Of one Ronchigram (or one pass of the image search)."
+        default=0.5, gt=0, le=60, description="Of one Ronchigram (or one pass of the image search)."
     )
     camera: str | None = Field(default=None, description="None: the instrument's default camera.")
     high_tension_v: float | None = Field(default=None, gt=0, description="None: as the frame says.")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..alignment.proposal import Change, carried, nominal, propose
+from ..alignment.settings import OFFSETS_NM
 from ..alignment.targets.steering import ControlState
 from ..schema import BadInput, PlanSpec
 from .alignment_record import Entry
 from .alignment_targets import IMAGE, LOOP, RONCHIGRAM, SEARCHED_NM, TARGET_LOOP, Alignable, control_states
 from .base import remember
 
-OFFSETS_NM = (-1500.0, -600.0, -250.0, -120.0)
 SEARCH_IMAGES = 25
 MEASURE_FIRST = "Measure first"
 

@@ -28,8 +28,8 @@ START = {
 HIGHER = {"A3.x": 0.15, "A3.y": 0.15, "S3.x": 0.04, "S3.y": 0.04, "A4.x": 5.0, "A4.y": 5.0, "C5": 0.25}
 """Standard deviations of what no control moves, in um, um, um and mm: all together under a sixteenth of a wave at 25 mrad."""
 SCALES = np.array([50.0, 20.0, 20.0, 200.0, 200.0, 200.0, 200.0, 20.0])
-CROSS_TALK = 0.01
-GAIN_ERROR = 0.03
+CROSS_TALK = 0.03
+GAIN_ERROR = 0.05
 PLAY = np.array([0.15, 0.05, 0.05, 1.0, 1.0, 2.0, 2.0, 0.1])
 NOISE = np.array([0.1, 0.04, 0.04, 0.8, 0.8, 1.5, 1.5, 0.05])
 DRIFT = np.array([0.02, 0.005, 0.005, 0.05, 0.05, 0.1, 0.1, 0.002])
