@@ -27,6 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="align the zero-loss peaks and subtract the peak that small networks learn from the spectra",
     )
+    parser.add_argument(
+        "--low-loss", type=Path, metavar="FILE", help="remove plural scattering with this low loss of the same place"
+    )
     parser.add_argument("--no-elements", action="store_true", help="do not look for elements")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in DIR")
@@ -51,6 +54,11 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput(f"{options.file.name} holds no spectrum image and no line scan.")
     frame = max(frames, key=lambda one: math.prod(one.shape))
     prepared = Preparation(frame)
+    if options.low_loss is not None:
+        low = [one for one in read(options.low_loss) if one.axes[-1].units == "eV"]
+        if not low:
+            raise BadInput(f"{options.low_loss.name} holds no spectra.")
+        prepared.apply("deconvolve", low_loss=max(low, key=lambda one: math.prod(one.shape)))
     band: dict[str, Any] = {}
     if options.subtract_zero_loss:
         prepared.apply("align_zero_loss")

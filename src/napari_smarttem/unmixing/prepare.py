@@ -147,21 +147,54 @@ def sum_mask(frame: Frame, mask: np.ndarray) -> Frame:
 
 
 def deconvolve(frame: Frame, low_loss: Frame) -> Frame:
-    """Remove plural scattering from a core loss by Fourier-ratio deconvolution with its low loss, through exspy."""
+    """Remove plural scattering from a core loss by Fourier-ratio deconvolution with its low loss, through exspy.
+
+    Parameters
+    ----------
+    frame : Frame
+        Core loss ``(y, x, energy)`` or ``(x, energy)``.
+    low_loss : Frame
+        With its zero-loss peak and the same dispersion; pixel by pixel where it has the same pixels, otherwise its mean.
+
+    Raises
+    ------
+    BadInput
+        Another dispersion, or no zero-loss peak.
+    """
     import exspy
 
-    if frame.axes[-1].scale != low_loss.axes[-1].scale:
-        raise BadInput("Core and low loss need the same dispersion; bin one of them.")
+    step, low_step = frame.axes[-1].scale, low_loss.axes[-1].scale
+    if abs(step - low_step) > 1e-3 * abs(step):
+        raise BadInput(
+            f"The core loss has {step:g} eV per channel and the low loss {low_step:g}: bin one of them to the same."
+        )
+    energy = low_loss.axes[-1].coordinates(low_loss.shape[-1])
+    if not energy[0] < 0 < energy[-1] or frame.axes[-1].offset <= 0:
+        raise BadInput("Deconvolution takes a core loss, and a low loss with its zero-loss peak inside of it.")
+    low = np.asarray(low_loss.data, dtype=np.float64)
+    if low_loss.shape[:-1] != frame.shape[:-1]:
+        mean = low.reshape(-1, low.shape[-1]).mean(axis=0)
+        low = np.broadcast_to(mean, (*frame.shape[:-1], low.shape[-1])).copy()
     signals = []
-    for one in (frame, low_loss):
-        axes = [
-            {"name": a.name, "units": a.units, "scale": a.scale, "offset": a.offset, "size": n, "navigate": i < 2}
-            for i, (a, n) in enumerate(zip(one.axes, one.shape, strict=True))
+    for data, axis in ((np.asarray(frame.data, dtype=np.float64), frame.axes[-1]), (low, low_loss.axes[-1])):
+        axes: list[dict[str, Any]] = [
+            {"name": f"pixel {i}", "size": n, "navigate": True} for i, n in enumerate(data.shape[:-1])
         ]
-        signals.append(exspy.signals.EELSSpectrum(np.asarray(one.data, dtype=np.float64), axes=axes))
-    core, low = signals
-    deconvolved = core.fourier_ratio_deconvolution(low)
-    return frame.with_data(np.asarray(deconvolved.data)[..., : frame.shape[-1]])
+        axes.append(
+            {
+                "name": "E",
+                "units": "eV",
+                "scale": step,
+                "offset": axis.offset,
+                "size": data.shape[-1],
+                "navigate": False,
+            }
+        )
+        signals.append(exspy.signals.EELSSpectrum(data, axes=axes))
+    core, low_signal = signals
+    deconvolved = np.asarray(core.fourier_ratio_deconvolution(low_signal).data)[..., : frame.shape[-1]]
+    # exspy blurs with a Gaussian of area one in eV, summed over channels: one over the dispersion too much
+    return frame.with_data(deconvolved * abs(step))
 
 
 def subtract_zero_loss(frame: Frame, **settings: Any) -> Frame:
@@ -183,8 +216,14 @@ STEPS: Mapping[str, Callable[..., Frame]] = {
     "power_law": subtract_power_law,
     "polynomial": subtract_polynomial,
     "zero_loss": subtract_zero_loss,
+    "deconvolve": deconvolve,
 }
-"""Every step that needs nothing but settings, by name."""
+"""Every step by name. `deconvolve` needs another frame, the others settings alone."""
+
+
+def _recorded(value: Any) -> Any:
+    """A setting as JSON: of a frame, where it came from."""
+    return str(value.metadata.get("file", value.signal)) if isinstance(value, Frame) else value
 
 
 @dataclass
@@ -209,7 +248,10 @@ class Preparation:
         """What came out of the last step; the source where there is none. Carries the steps in its metadata."""
         if not self._results:
             return self.source
-        record = [{"step": name, **settings} for name, settings in self.steps]
+        record = [
+            {"step": name, **{key: _recorded(value) for key, value in settings.items()}}
+            for name, settings in self.steps
+        ]
         last = self._results[-1]
         return last.with_data(last.data, metadata={**last.metadata, "preparation": record})
 

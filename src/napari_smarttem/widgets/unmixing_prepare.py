@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph
+from qtpy.QtWidgets import QFileDialog
 
 from ..schema import BadInput, Frame
+from .unmixing_choose import FILTER
 from .unmixing_steps import MORE, Step, arguments_of
 
 
@@ -104,6 +106,11 @@ class PrepareActions:
 
     def _more_clicked(self) -> None:
         name = self.prepare.more.currentData()
+        if name == "deconvolve":
+            path, _ = QFileDialog.getOpenFileName(self, "Open the low loss of this place", "", FILTER)
+            if path:
+                self.do_step(Step(name, {"low_loss": path}))
+            return
         low, high = (round(float(v), 3) for v in self.prepare.region.getRegion())
         self.do_step(Step(name, arguments_of(name, low, high)))
 

@@ -41,7 +41,11 @@ def as_python(unmixed: Unmixed, provenance: Mapping[str, Any]) -> str:
         lines += ["import napari", "from napari_smarttem.unmixing import save, unmix"]
         load = [f"frame = napari.current_viewer().layers[{spectra.title!r}].data"]
     if names:
-        lines.append(f"from napari_smarttem.unmixing.prepare import {', '.join(names)}")
+        for room, some in (
+            ("widgets.unmixing_steps", [name for name in names if name == "deconvolve"]),  # the one that opens a file
+            ("unmixing.prepare", [name for name in names if name != "deconvolve"]),
+        ):
+            lines += [f"from napari_smarttem.{room} import {', '.join(some)}"] if some else []
         if steps[0] == "frame = as_map(frame)":
             lines.append("from napari_smarttem.widgets.unmixing_input import as_map")
     settings = {key: value for key, value in unmixed.settings.items() if isinstance(value, (str, int, float, bool))}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
 from typing import Any
 
 from ..schema import BadInput, Frame
@@ -20,6 +22,7 @@ WORDS: dict[str, Words] = {
     "align_zero_loss": lambda a: "put the zero-loss peaks at 0 eV",
     "power_law": lambda a: f"subtracted a power law fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
     "polynomial": lambda a: f"subtracted a line fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
+    "deconvolve": lambda a: f"removed plural scattering with {Path(a['low_loss']).name}",
     "zero_loss": lambda a: "subtracted the zero-loss peak that networks learnt, with its 68 % band",
 }
 MORE: dict[str, str] = {
@@ -27,10 +30,22 @@ MORE: dict[str, str] = {
     "align_zero_loss": "Align the zero-loss peaks",
     "power_law": "Subtract a power law fitted to the blue range",
     "polynomial": "Subtract a straight line fitted to the blue range",
+    "deconvolve": "Remove plural scattering with a low loss …",
     "zero_loss": "Subtract the zero-loss peak (learnt by networks; takes a minute)",
 }
 """Steps that have no button of their own, with their titles."""
 _WITH_RANGE = frozenset({"crop_energy", "power_law", "polynomial"})
+
+
+def deconvolve(frame: Frame, *, low_loss: str) -> Frame:
+    """Remove plural scattering with the largest low loss in the file `low_loss`."""
+    from ..io import read
+    from ..unmixing import prepare
+
+    frames = [one for one in read(low_loss) if one.axes[-1].units == "eV"]
+    if not frames:
+        raise BadInput(f"{Path(low_loss).name} holds no spectra.")
+    return prepare.deconvolve(frame, max(frames, key=lambda one: prod(one.shape)))
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class Step:
 
         if self.name not in STEPS:
             raise BadInput(f"There is no preparation step {self.name!r}; there are {', '.join(STEPS)}.")
-        return STEPS[self.name]
+        return deconvolve if self.name == "deconvolve" else STEPS[self.name]
 
 
 def arguments_of(name: str, low_ev: float, high_ev: float) -> dict[str, Any]:
