@@ -1,4 +1,10 @@
-"""Unmixing against known truth and against what people use today, on the same data in the same process."""
+"""Unmixing against known truth and against what people use today, on the same data in the same process.
+
+What was looked at when: the sets (`parts.unmixing_sets`) were defined by what other programs and the bound give on seeds 20 to
+24, before our own answer was seen; how it chooses between faces and lines was worked out on the same seeds; the width of the
+band-pass was chosen by the agreement of halves of the counts (`parts.unmixing_choices`, seeds 30 to 34). What is reported here
+is of seeds from 100 on, which were not looked at for any choice.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +23,7 @@ from .parts import unmixing_sets as sets
 EASY_SIZES = (((64, 64), 1024), ((128, 128), 1024), ((128, 128), 2048))
 HARD_SIZE = ((64, 64), 1024)
 FAST_RIVALS = ("hyperspy BSS", "hyperspy NMF", "sklearn NMF")
+FIRST_SEED = 100
 IDENTIFIABLE = tuple(name for name in sets.HARD_SETS if name != "all_mixed")
 
 
@@ -45,15 +52,21 @@ def run(*, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """
     from threadpoolctl import threadpool_limits
 
+    seed += FIRST_SEED
     with threadpool_limits(limits=1):
         figures = _easy(quick, seed)
         figures |= _hard(quick, seed)
         figures["rank_right"] = report.figure(measures.rank_right(8 if quick else 40, seed), ">=", 0.95)
-        figures["few_label_accuracy"] = report.figure(measures.few_label_accuracy(seed), ">=", 0.97)
+        figures["few_label_accuracy"] = report.figure(
+            float(np.median([measures.few_label_accuracy(seed + turn) for turn in range(3 if quick else 5)])),
+            ">=",
+            0.97,
+        )
+        figures |= _closed_pair(seed)
         ratio, difference = measures.out_of_core(seed, rows=64 if quick else 256)
         figures["out_of_core_times_read"] = report.figure(ratio, "<=", 4.0)
         figures["out_of_core_difference"] = report.figure(difference, "<=", 1e-4)
-    return report.report("unmixing", seed, figures)
+    return report.report("unmixing", seed - FIRST_SEED, figures)
 
 
 def _median_time(call: Callable[[], Any], repeats: int) -> tuple[float, Any]:
@@ -148,4 +161,23 @@ def _hard(quick: bool, seed: int) -> dict[str, Any]:
             all_mixed_best_rival=float(np.mean(best["all_mixed"])),
         ),
         "assumption_right": report.figure(float(np.mean(said)), ">=", 0.95),
+    }
+
+
+def _closed_pair(seed: int) -> dict[str, Any]:
+    """What nobody can tell apart: pure pixels of endmembers that are mixtures themselves, and mixtures everywhere.
+
+    The same data have both readings; with the first one as the truth, the answer by lines is off by the given angle.
+    """
+    from ..unmixing import unmix
+
+    truth = sets.hard("all_mixed", seed, *HARD_SIZE)
+    result = unmix(truth.data)
+    part = 0.07
+    mixed = (1 - 4 * part) * truth.endmembers + part * truth.endmembers.sum(axis=0)
+    other = sets.Truth(truth.data, mixed, (truth.maps - part) / (1 - 4 * part))
+    return {
+        "shared_features_angle_deg": report.figure(
+            sets.matched(other, result.endmembers, result.maps)[0], "<=", None, warned=float(bool(result.warnings))
+        )
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 WEAK = 2.0
 """Singular values nearer to the noise than this need more power iterations than one, or chance has a say in them."""
+SETTLED = 0.003
+"""A vector that the last power iteration lengthened by more than this part goes on being iterated."""
+AGAIN = 4
+"""Decompositions after the first one, at most; most data need none."""
 OUT_OF_LINE = 1.03
 """The largest singular values of noise follow each other more closely than this."""
 
@@ -136,7 +140,10 @@ def unmix(
             cancel=cancel,
         )
         scree = rank.choose(image, subspace, wanted, largest=largest, seed=seed)
-        if _undecided(subspace, scree):
+        passes = subspace.passes
+        for turn in range(AGAIN):
+            if not (_undecided(subspace, scree) if turn == 0 else _unsettled(subspace, scree)):
+                break
             subspace = decompose(
                 image,
                 max(largest, wanted or 0),
@@ -144,9 +151,10 @@ def unmix(
                 client=client,
                 poisson=subspace.poisson,
                 start=subspace,
-                progress=lambda fraction, word: report(0.6 + 0.05 * fraction, word),
+                progress=partial(_later, report, turn),
                 cancel=cancel,
             )
+            passes += subspace.passes
             scree = rank.choose(image, subspace, wanted, largest=largest, seed=seed)
         problem = Problem(image, subspace, scree.chosen, np.random.default_rng(seed), dict(options), report)
         report(0.65, "endmembers")
@@ -163,7 +171,7 @@ def unmix(
         "noise_variance": round(subspace.noise, 6),
         "seed": seed,
         "options": {key: value for key, value in options.items() if isinstance(value, (str, int, float, bool))},
-        "passes": subspace.passes,
+        "passes": passes,
         "seconds": round(time.perf_counter() - began, 4),
         "source": image.metadata,
     }
@@ -190,7 +198,18 @@ def _undecided(subspace: Subspace, scree: Scree) -> bool:
     """Whether the last component is near the noise, or the one after it does not look like noise."""
     values, k = subspace.values, min(scree.chosen, len(subspace.values))
     near = values[k - 1] < WEAK * scree.threshold
-    return bool(near or (k + 1 < len(values) and values[k] > OUT_OF_LINE * values[k + 1]))
+    return bool(
+        near or _unsettled(subspace, scree) or (k + 1 < len(values) and values[k] > OUT_OF_LINE * values[k + 1])
+    )
+
+
+def _later(report: Progress, turn: int, fraction: float, word: str) -> None:
+    report(0.6 + 0.05 * (turn + fraction) / AGAIN, word)
+
+
+def _unsettled(subspace: Subspace, scree: Scree) -> bool:
+    """Whether one more power iteration still lengthened a vector, that is, turned it towards more of the data."""
+    return bool((np.linalg.norm(subspace.vectors[:, : scree.chosen], axis=0) > 1.0 + SETTLED).any())
 
 
 def _wanted(components: int | str, image: SpectrumImage) -> int | None:
