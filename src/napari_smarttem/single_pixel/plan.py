@@ -25,6 +25,8 @@ from .settings import SinglePixelSettings, parse
 from .watch import bucket_signal
 
 LARGEST_FAILURES = 10
+NEGLIGIBLE = 0.25
+"""Share of the dose limit that all patterns of a run together may add to a pixel that a person let go above it."""
 BATCHES_BETWEEN_CHECKS = 4
 """At least, where signals that scatter too much ask for a check."""
 
@@ -185,13 +187,17 @@ class _Run(PlateSteps):
         if limit is None or not self.pixel_nm:
             return index
         per_pattern = self._pixel_dose(pool.patterns[index])
-        peak = (self.dose + per_pattern).max(axis=1)
-        above = np.flatnonzero(peak > limit)
+        after = self.dose + per_pattern
+        # where a person let a pixel go above the limit before, what hardly adds to it need not be asked for again
+        adds = (self.dose <= limit) | (per_pattern > NEGLIGIBLE * limit / self.wanted)
+        over = np.where((after > limit) & adds, after, 0.0)
+        peak = over.max(axis=1)
+        above = np.flatnonzero(peak > 0)
         if not len(above):
             return index
         targets = []
         for k in above:
-            row, column = divmod(int((self.dose + per_pattern[k]).argmax()), self.settings.pixels)
+            row, column = divmod(int(over[k].argmax()), self.settings.pixels)
             targets.append(
                 Target(
                     target_id=f"p{number}-{int(index[k])}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from .layers import show_image
 from .single_pixel_record import Imaging
 
 NAMES = {"picture": "Single-pixel picture", "uncertainty": "Single-pixel uncertainty", "dose": "Single-pixel dose"}
+BETWEEN_S = 0.5
+"""At least, between two drawings of the canvas within a batch; without a graphics card each takes tens of milliseconds."""
 _COLORMAPS = {"picture": "gray", "uncertainty": "viridis", "dose": "magma"}
 _QUANTITIES = {"picture": "transmission", "uncertainty": "transmission", "dose": "e/Å²"}
 
@@ -28,6 +31,7 @@ class PictureLayers:
         self._run: Imaging | None = None
         self._layers: dict[str, Any] = {}
         self._drawn: dict[str, np.ndarray] = {}
+        self._at = 0.0
 
     @property
     def layers(self) -> dict[str, Any]:
@@ -38,6 +42,10 @@ class PictureLayers:
         """Draw what is new of a run; nothing before its first batch, when the place on the specimen is not known yet."""
         if run is None or not run.pixel_nm:
             return
+        now = time.monotonic()
+        if run is self._run and run.picture is not run.settled and now - self._at < BETWEEN_S:
+            return
+        self._at = now
         if run is not self._run:
             self._run = run
             self._layers = self.layers

@@ -135,7 +135,6 @@ class ErrorPlot(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.plot = _plot("Dose, mean over the field of view (e/Å²)", "Error (%)")
-        self.plot.setLogMode(y=True)
         self.plot.addLegend(offset=(-5, 5), colCount=3, labelTextSize="7pt", verSpacing=-6)
         self.run = self.plot.plot(
             [], [], pen=pyqtgraph.mkPen(BLUE, width=2), symbol="o", symbolSize=4, symbolBrush=BLUE, name="this run"
