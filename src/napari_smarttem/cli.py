@@ -155,6 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("name", nargs="?", metavar="NAME", help="which bench; without it, the names are listed")
     bench.add_argument("--quick", action="store_true", help="a version that takes about a minute")
     bench.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    bench.add_argument("--frames", type=int, metavar="N", help="alignment: so many frames of each size instead of 1000")
     bench.set_defaults(run=_bench)
 
     check = commands.add_parser(
@@ -341,7 +342,11 @@ def _bench(options: argparse.Namespace) -> int:
     name = options.name.replace("-", "_")
     if name not in names:
         raise BadInput(f"there is no bench {options.name!r}; there are {', '.join(names)}.")
-    report = importlib.import_module(f"{__package__}.bench.{name}").run(quick=options.quick, seed=options.seed)
+    if options.frames is not None and (name != "alignment" or options.frames < 1):
+        raise BadInput("--frames is a number of frames for the bench alignment.")
+    report = importlib.import_module(f"{__package__}.bench.{name}").run(
+        quick=options.quick, seed=options.seed, **({"frames": options.frames} if options.frames else {})
+    )
     if options.json:
         _print_json(report)
         return 0

@@ -10,35 +10,37 @@ from typing import Any
 import numpy as np
 
 from ...alignment.estimator import Estimator
+from ...alignment.image_search import search
 from ...alignment.plan import Alignment, Outcome, first_belief
 from ...alignment.settings import LEARNING, parse
 from ...alignment.targets.loop import controls_of
 from ...alignment.training import draw_published
 from ...backends.guard import Guard
 from ...backends.registry import connect
+from ...backends.simulator.lenses import START
 from ...engine.execute import execute
 from ...physics.aberrations import ESTIMATED, quarter_pi_angle_mrad
 from ...physics.ronchigram import Film, Geometry, Recording, simulate
-from ...schema import Note, SmartTEMError, StepResult
+from ...schema import Note, Scan, SmartTEMError, StepResult
 
 BAD_KINDS = ("vacuum", "blanked beam", "saturated", "crystalline", "wrong camera length", "another image")
 
 
 def good_frames(
-    geometry: Geometry, count: int, seed: int, *, dose: float = 200.0, scale: float = 1.0
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Coefficients (8,) of the published ranges (times `scale`), and their frame."""
+    geometry: Geometry, count: int, seed: int | tuple[int, ...], *, dose: float = 200.0, scale: float = 1.0
+) -> Iterator[tuple[np.ndarray, np.ndarray, Film]]:
+    """Coefficients (8,) of the published ranges (times `scale`), their frame, and the film that was under the beam."""
     import torch
 
-    rng = np.random.default_rng([seed, 71, geometry.pixels])
+    rng = np.random.default_rng([*np.atleast_1d(seed), 71, geometry.pixels])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     for _ in range(count):
         coefficients = draw_published(rng, 1) * scale
+        film = Film(phase_rms=rng.uniform(0.15, 0.25), k0_per_nm=rng.uniform(4.0, 6.0))
         frame = simulate(
-            geometry, coefficients, ESTIMATED, recording=Recording(dose_e_per_px=dose), generator=generator,
-            film=Film(phase_rms=rng.uniform(0.15, 0.25), k0_per_nm=rng.uniform(4.0, 6.0)),
-        )  # fmt: skip
-        yield coefficients[0], frame[0].numpy()
+            geometry, coefficients, ESTIMATED, recording=Recording(dose_e_per_px=dose), generator=generator, film=film
+        )
+        yield coefficients[0], frame[0].numpy(), film
 
 
 def bad_frame(kind: str, geometry: Geometry, seed: int) -> np.ndarray:
@@ -93,12 +95,8 @@ def closed_loop(
     With `learned`, a run of eight frames (`alignment.settings.LEARNING`) learns the controls first; then the column is misaligned
     anew, as on another day, and what counts begins.
     """
-    instrument: Any = Guard(
-        connect("simulator", seed=seed, speed=None, high_tension_v=300e3, misalignment=1.0, optics_imperfection=1.0,
-                specimen="two-phase")
-    )  # fmt: skip
+    instrument = misaligned(seed)
     microscope: Any = instrument.unwrapped
-    instrument.blanker.set_blanked(False)
     if learned:
         taught = _run(instrument, Loop(estimator, {**LEARNING, "wanted_mrad": wanted_mrad})).outcome
         settings = {**settings, "response": taught.response, "response_covariance": taught.response_covariance}
@@ -106,6 +104,50 @@ def closed_loop(
     result = _run(instrument, Loop(estimator, {**settings, "wanted_mrad": wanted_mrad}))
     instrument.close()
     return result
+
+
+def misaligned(seed: int) -> Any:
+    """A guarded simulated instrument whose column is out in the published ranges, with imperfect controls, beam on."""
+    instrument: Any = Guard(
+        connect("simulator", seed=seed, speed=None, high_tension_v=300e3, misalignment=1.0, optics_imperfection=1.0,
+                specimen="two-phase")
+    )  # fmt: skip
+    instrument.blanker.set_blanked(False)
+    return instrument
+
+
+def by_images(seed: int, images: int = 60) -> tuple[float, int, float]:
+    """Bayesian optimisation of the contrast of images on the same columns: pi/4 angle in mrad, images, electrons.
+
+    All eight aberrations are searched for in the ranges in which the column is out.
+    """
+    instrument = misaligned(seed)
+    context = instrument.plan_context()
+    settings = parse(
+        {
+            "controls": controls_of(instrument.optics), "method": "image-quality", "frames": images, "seed": seed,
+            "search_nm": {name: START[name] for name in ESTIMATED}, "image_pixels": 64, "exposure_s": 0.5,
+        }
+    )  # fmt: skip
+    steps: Any = search(settings, context)
+    result: StepResult | None = None
+    electrons, taken = 0.0, 0
+    column = instrument.unwrapped.column
+    while True:
+        try:
+            step = steps.send(result)
+        except StopIteration:
+            break
+        if isinstance(step, Note):
+            result = StepResult(step=step)
+            continue
+        result = execute(instrument, step, threading.Event())
+        if isinstance(step, Scan):
+            taken += 1
+            electrons += column.electrons_per_s * step.dwell_s * step.shape[0] * step.shape[1]
+    angle = float(quarter_pi_angle_mrad(column.true_aberrations(instrument.now_s()), 300e3))
+    instrument.close()
+    return angle, taken, electrons
 
 
 @dataclass(frozen=True)
