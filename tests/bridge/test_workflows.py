@@ -60,7 +60,7 @@ def test_the_alignment_makes_the_probe_better(tmp_path, torch):
         assert session.status.outcome == "finished", session.status.reason
         after = quality(running)
         assert before < 4.0
-        assert after > 15.0
+        assert after > 5 * before  # how good it gets is the alignment's own matter, and tested there
         corrections = [params for method, params in running.corrector.calls if method == "correctAberration"]
         assert len(corrections) > 8
         left_clean(running)
