@@ -187,9 +187,9 @@ class _Run(PlateSteps):
         if limit is None or not self.pixel_nm:
             return index
         per_pattern = self._pixel_dose(pool.patterns[index])
-        after = self.dose + per_pattern
+        after = self.dose + np.cumsum(per_pattern, axis=0)  # as if all of the batch were let through
         # where a person let a pixel go above the limit before, what hardly adds to it need not be asked for again
-        adds = (self.dose <= limit) | (per_pattern > NEGLIGIBLE * limit / self.wanted)
+        adds = (after - per_pattern <= limit) | (per_pattern > NEGLIGIBLE * limit / self.wanted)
         over = np.where((after > limit) & adds, after, 0.0)
         peak = over.max(axis=1)
         above = np.flatnonzero(peak > 0)

@@ -22,11 +22,12 @@ def damage_figures(
 ) -> dict[str, Any]:
     """Ratios of opacity lost at equal error, mean over specimens and seeds, and by specimen.
 
-    Against random choice the error is the best that random choice reaches with all patterns; against a raster of the plate's own
+    Against random choice the error is the best that random choice reaches with all patterns, and, as ``early``, the one that it has
+    after half of them; against a raster of the plate's own
     spot it is the larger of the best errors of both; against an ideal raster (a beam as small as a pixel, calculated) it is the
     best of the adaptive run, and, as ``coarse``, the one that the adaptive run has after a quarter of its patterns.
     """
-    ways: dict[str, dict[str, list[float]]] = {way: {} for way in ("random", "spot", "raster", "coarse")}
+    ways: dict[str, dict[str, list[float]]] = {way: {} for way in ("random", "early", "spot", "raster", "coarse")}
     for seed, plate in plates.items():
         pixels = round(plate.predicted.shape[1] ** 0.5)
         spots = spot_plate(plate, pixels, patterns)
@@ -43,8 +44,10 @@ def damage_figures(
             scans = [raster_scan(truth, float(f) * dose * patterns, seed, critical) for f in RASTER_DOSES]
             lost, errors = [loss for _, loss in scans], [error_of(picture, truth) for picture, _ in scans]
             best, quarter = min(ours.errors), ours.errors[max(0, len(ours.errors) // 4 - 1)]
+            half = random.errors[max(0, len(random.errors) // 2 - 1)]
             for way, ratio in (
                 ("random", _ratio(ours, random.damages, random.errors, min(random.errors))),
+                ("early", _ratio(ours, random.damages, random.errors, half)),
                 ("spot", _ratio(ours, spot.damages, spot.errors, max(min(spot.errors), best))),
                 ("raster", _ratio(ours, lost, errors, best)),
                 ("coarse", _ratio(ours, lost, errors, quarter)),
@@ -53,9 +56,11 @@ def damage_figures(
     means = {way: {name: float(np.mean(found)) for name, found in table.items()} for way, table in ways.items()}
     all_of = {way: [ratio for found in table.values() for ratio in found] for way, table in ways.items()}
     coarse = {f"coarse_{name}": value for name, value in means["coarse"].items()}
+    early = {f"early_{name}": value for name, value in means["early"].items()}
     return {
         "damage_ratio_to_random": figure(
-            float(np.mean(all_of["random"])), "<=", 1.0, worst=max(all_of["random"]), **means["random"]
+            float(np.mean(all_of["random"])), "<=", 1.0, worst=max(all_of["random"]),
+            early=float(np.mean(all_of["early"])), **means["random"], **early,
         ),
         "damage_ratio_to_spot_raster": figure(
             float(np.mean(all_of["spot"])), "<=", 1.0, worst=max(all_of["spot"]), **means["spot"]
