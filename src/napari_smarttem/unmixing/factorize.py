@@ -1,4 +1,4 @@
-"""The familiar factorizations in the same interface: SVD, NMF inside the subspace, ICA, and fitting known spectra."""
+"""The familiar factorizations in the same interface: SVD, ICA, and fitting known spectra."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..schema import BadInput
-from . import vertices
-from .abundances import nonnegative
 from .methods_base import Found
 
 if TYPE_CHECKING:
@@ -23,36 +21,6 @@ def find_svd(problem: Problem) -> Found:
         "None: these are orthogonal directions of most variance, not spectra of anything.",
         amounts=problem.subspace.scores[:, :k].astype(np.float64),
         sort=False,
-    )
-
-
-def find_nmf(problem: Problem) -> Found:
-    """Non-negative maps and spectra, alternately, on the noise-free subspace; ``turns`` (200), ``tolerance`` (1e-5).
-
-    Least squares in the scaled space is weighted least squares by the Poisson noise: near the Kullback-Leibler fit at more
-    than a few counts. Spectra are projected to be non-negative channel by channel and back into the subspace.
-    """
-    subspace, k = problem.subspace, problem.k
-    scores = subspace.scores[:, :k].astype(np.float64)
-    vectors = subspace.vectors[:, :k]
-    corners = vertices.successive_projections(scores, k)
-    before = np.inf
-    turns, tolerance = int(problem.options.get("turns", 200)), float(problem.options.get("tolerance", 1e-5))
-    for turn in range(turns):
-        amounts = nonnegative(scores, corners)
-        corners = np.linalg.lstsq(amounts.T @ amounts, amounts.T @ scores, rcond=None)[0]
-        spectra = np.maximum(corners @ vectors.T, 0.0)
-        corners = spectra @ np.linalg.pinv(vectors).T
-        left = float(((scores - amounts @ corners) ** 2).mean())
-        if abs(before - left) < tolerance * left:
-            break
-        before = left
-        if turn % 10 == 0:
-            problem.report(0.65 + 0.2 * turn / turns, "alternating")
-    return Found(
-        corners,
-        "Maps and spectra are not negative. That alone leaves them undetermined: other pairs explain the data as well.",
-        ("Non-negative factorization has no unique answer; compare with the automatic choice.",),
     )
 
 

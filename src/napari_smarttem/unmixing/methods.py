@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import autoencoder, classify, facets, factorize, lines, vertices, volume
+from . import autoencoder, classify, facets, factorize, lines, nmf, vertices, volume
 from .auto import find_auto, linear_noise
 from .methods_base import Found, Method
 
@@ -73,7 +73,7 @@ METHODS: dict[str, Method] = {
         Method(
             "svd", "SVD / PCA", "Orthogonal directions of most variance; to look, not to believe.", factorize.find_svd
         ),
-        Method("nmf", "NMF", "Non-negative maps and spectra; not unique.", factorize.find_nmf),
+        Method("nmf", "NMF", "Non-negative maps and spectra; not unique.", nmf.find_nmf),
         Method("ica", "ICA", "Independent changes along energy, as blind source separation.", factorize.find_ica),
         Method("clusters", "Clusters", "k-means (or a Gaussian mixture) of the scores.", classify.find_clusters),
         Method(
