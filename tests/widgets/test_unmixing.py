@@ -547,6 +547,32 @@ def test_maps_grow_with_a_run(window, session, qtbot, tmp_path):
     assert dock.bench.layers.maps[0] is layer, "the layers are drawn again in place"
 
 
+def test_maps_grow_while_the_run_goes_on(window, session, qtbot):
+    """Spectra arrive in real time; the dock unmixes them again and again without a click, before the run ends."""
+    from napari_smarttem.schema import PlanSpec
+
+    dock = base.open_dock(window, "Unmixing")
+    dock.unmixing.elements.setChecked(False)
+    dock.unmixing.components.setValue(2)
+    session.connect("simulator", specimen="two-phase", seed=5, speed=1.0, field_nm=100.0).result(20)
+    settings = {"chooser": "random", "points": 400, "spacing_nm": 2.0, "exposure_s": 0.1, "drift_every": 0}
+    folder = session.start(PlanSpec(kind="acquisition", settings=settings), policy="approve_all")
+    try:
+        qtbot.waitUntil(lambda: dock.live._new >= 8, timeout=60_000)
+        dock.choose_file(folder)
+        rested(dock, qtbot)
+        dock.unmixing.live.setChecked(True)
+        qtbot.waitUntil(lambda: dock.bench.result is not None, timeout=60_000)
+        first = dock.bench.result.shape[1]
+        qtbot.waitUntil(lambda: dock.bench.result.shape[1] > first, timeout=60_000)
+        assert session.status.active, "the maps grew before the run ended"
+        assert np.isfinite(dock.bench.layers.maps[0].data).any()
+    finally:
+        dock.unmixing.live.setChecked(False)
+        session.stop()
+        qtbot.waitUntil(lambda: not session.status.active and not dock.busy, timeout=60_000)
+
+
 def test_closing_the_dock_loses_nothing(unmixed, window, qtbot):
     result = unmixed.bench.result
     window.window.remove_dock_widget(unmixed)

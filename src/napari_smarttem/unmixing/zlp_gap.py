@@ -40,7 +40,8 @@ def band_gap(
     """Fit ``A (E - gap)^b (1 + c (E - gap)^d)``, as wide as the peak, over each replica's own peak.
 
     Every replica fits its own draw of the pixels, up to its own energy above the gap and with its own d between 0.5 and 1:
-    how the loss goes on above the gap is not known, and that is part of the band. The height of its peak's tail is free.
+    how the loss goes on above the gap is not known, and that is part of the band. The height and the power of its peak's
+    tail are free.
 
     Parameters
     ----------
@@ -63,9 +64,10 @@ def band_gap(
     for power in EXPONENTS if exponent is None else (exponent,):
         fits = [_gap_of(learnt, r, power, reaches[r], bends[r]) for r in range(len(learnt.shapes))]
         misfit = float(np.median([fit[1] for fit in fits]))
-        if best is None or misfit < best[0]:
-            best = misfit, power, np.array([fit[0] for fit in fits])
-    assert best is not None
+        if np.isfinite(misfit) and (best is None or misfit < best[0]):
+            best = misfit, power, np.array([fit[0] for fit in fits if np.isfinite(fit[1])])
+    if best is None:
+        raise BadInput("Nothing is left over the zero-loss peak, so there is no band gap to be found.")
     low, middle, high = np.percentile(best[2], (16.0, 50.0, 84.0))
     return Gap(float(middle), float(low), float(high), best[1], best[2])
 
@@ -96,7 +98,7 @@ def _fitted(
 ) -> tuple[float, float]:
     inside = (energy > 0.8 * end) & (energy < energy[-1])
     first = _first_seen(energy, total, peak, end)
-    inside &= energy < first + reach
+    inside &= energy < first + width + reach
     e, y, z = energy[inside], total[inside], peak[inside]
     if len(e) < 12:
         raise BadInput("There are too few channels above the zero-loss peak for a band gap.")
@@ -105,21 +107,23 @@ def _fitted(
     blur = np.exp(-0.5 * (offsets / (width / 2.3548)) ** 2)
     blur /= blur.sum()
 
+    tilted = z * np.log(e / end)  # the power of the tail is as free as its height
+
     def misfit(gap: float) -> float:
         above = np.maximum(e[:, None] - gap - offsets, 0.0)
-        design = np.stack([z, (above**power) @ blur, (above ** (power + bend)) @ blur], axis=1) / sigma[:, None]
+        design = np.stack([(above**power) @ blur, (above ** (power + bend)) @ blur, z, tilted], axis=1) / sigma[:, None]
         norms = np.maximum(np.linalg.norm(design, axis=0), 1e-300)
         amounts, *_ = np.linalg.lstsq(design / norms, y / sigma, rcond=1e-10)
-        if amounts[1] < 0:
+        if amounts[0] < 0:
             return float("inf")
         return float(((y / sigma - design / norms @ amounts) ** 2).mean())
 
     step = max(0.02, (energy[1] - energy[0]))
-    tried = np.arange(0.75 * end, first + 0.5 * reach, step)
+    tried = np.arange(0.75 * end, first + 0.6 * width + 0.5 * reach, step)
     values = np.array([misfit(g) for g in tried])
     at = int(np.argmin(values))
     if not np.isfinite(values[at]):
-        raise BadInput("Nothing is left over the zero-loss peak, so there is no band gap to be found.")
+        return float("nan"), float("inf")
     if 0 < at < len(tried) - 1 and np.isfinite(values[at - 1 : at + 2]).all():
         a, b, c = values[at - 1 : at + 2]
         return float(tried[at] + 0.5 * step * (a - c) / max(a - 2 * b + c, 1e-30)), float(b)
