@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...schema import BadInput
 from ...schema.frame import Axis, Frame
 
 GAPS_EV = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
@@ -110,7 +111,7 @@ def zlp_figures(seed: int, *, sets: int = 7, shape: tuple[int, int] = (64, 64)) 
         sets the gap's own 68 % band holds it; ``band_covered`` the part of the channels from where the fit ends to 1 eV
         above the gap in which the 68 % band of the peak holds the true peak, mean over sets, and ``band_covered_spread`` its
         standard error; ``mirror_bias_ev`` and ``power_law_bias_ev`` the largest errors with the gain side mirrored and with
-        a power law fitted up to the same energy; ``seconds`` and ``cpu_seconds`` the medians of subtracting
+        a power law fitted up to the same energy, and how often they found none; ``seconds`` and ``cpu_seconds`` the medians of subtracting
         a whole image.
     """
     from ...unmixing.zlp import fit_zero_loss
@@ -139,17 +140,21 @@ def zlp_figures(seed: int, *, sets: int = 7, shape: tuple[int, int] = (64, 64)) 
         mean /= mean[core].sum()
         end = float(learnt.ends_ev.mean())
         for name, guess in (("mirror", mirrored(energy, mean)), ("power_law", power_law(energy, mean, end))):
-            rivals[name].append(
-                gap_over(energy, mean, guess, end, learnt.width_ev, exponent=truth.exponent) - truth.gap_ev
-            )
+            try:
+                found = gap_over(energy, mean, guess, end, learnt.width_ev, exponent=truth.exponent)
+            except BadInput:  # it leaves nothing that begins anywhere: counted below
+                found = float("nan")
+            rivals[name].append(found - truth.gap_ev)
     return {
         "gap_bias_ev": float(np.max(np.abs(errors))),
         "gap_mean_ev": float(np.mean(errors)),
         "gap_covered": float(np.mean(held)),
         "band_covered": float(np.mean(covered)),
         "band_covered_spread": float(np.std(covered) / np.sqrt(len(covered))),
-        "mirror_bias_ev": float(np.max(np.abs(rivals["mirror"]))),
-        "power_law_bias_ev": float(np.max(np.abs(rivals["power_law"]))),
+        "mirror_bias_ev": float(np.nanmax(np.abs([*rivals["mirror"], 0.0]))),
+        "mirror_found_none": int(np.isnan(rivals["mirror"]).sum()),
+        "power_law_bias_ev": float(np.nanmax(np.abs([*rivals["power_law"], 0.0]))),
+        "power_law_found_none": int(np.isnan(rivals["power_law"]).sum()),
         "seconds": float(np.median(seconds)),
         "cpu_seconds": float(np.median(processor)),
     }
