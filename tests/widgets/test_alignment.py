@@ -287,7 +287,7 @@ def test_the_loop_aligns_by_itself_and_is_undone_at_once(dock, column, estimator
     assert "Ronchigrams" in dock.verdict.text()
     assert np.all(np.abs(column.camera.aberrations()) < 5 * SIGMA)
     readings = dock.record.of("ronchigram")
-    assert [round(one.aim["C1"]) for one in readings][:2] == [-1500, -600]
+    assert [round(one.aim["C1"]) for one in readings][:2] == [-1500, -700]
     assert len(dock.plot.curves) == 8
     dock.undo_button.click()
     done(dock, qtbot)

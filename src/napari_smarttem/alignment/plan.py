@@ -115,8 +115,9 @@ class Alignment:
             good = belief.chance_of(home, angle, self.high_tension_v) >= settings.confidence
             last = good or self.frames >= settings.frames
             offset = settings.offsets_nm[stage]
-            # away from focus by the defocus alone: on the way back, no other control can land beside its mark
-            wanted = home if last else self._focused(home, offset)
+            away = belief.controls_for(np.array([offset, *[0.0] * 7]), gain=settings.fixed_gain or 1.0)
+            # the others corrected for what the defocus control does to them there: the rings then are read under wider windows
+            wanted = home if last else self._focused(away, offset)
             if self.ask:
                 action, wanted = yield from self._review(wanted, last)
                 if action == "undo":
