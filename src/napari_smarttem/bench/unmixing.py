@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from . import report
+from .parts import unmixing_elements as compositions
 from .parts import unmixing_measures as measures
 from .parts import unmixing_rivals as rivals
 from .parts import unmixing_sets as sets
+from .parts import unmixing_zlp as low_losses
 
 EASY_SIZES = (((64, 64), 1024), ((128, 128), 1024), ((128, 128), 2048))
 HARD_SIZE = ((64, 64), 1024)
@@ -66,7 +68,37 @@ def run(*, quick: bool = False, seed: int = 0) -> dict[str, Any]:
         ratio, difference = measures.out_of_core(seed, rows=64 if quick else 256)
         figures["out_of_core_times_read"] = report.figure(ratio, "<=", 4.0)
         figures["out_of_core_difference"] = report.figure(difference, "<=", 1e-4)
+        figures |= _low_loss_and_names(quick, seed)
     return report.report("unmixing", seed - FIRST_SEED, figures)
+
+
+def _low_loss_and_names(quick: bool, seed: int) -> dict[str, Any]:
+    """Zero-loss peaks and gaps, names of elements, kinds of pixels: on sets of their own."""
+    gaps = low_losses.zlp_figures(seed, sets=2 if quick else 14)
+    named = compositions.element_figures(seed, 10 if quick else 40)
+    kinds = measures.autoencoder_agreement(seed, 1 if quick else 3)
+    figure = report.figure
+    return {
+        "zlp_gap_bias_ev": figure(
+            gaps["gap_bias_ev"],
+            "<=",
+            0.1,
+            mean=gaps["gap_mean_ev"],
+            mirrored_gain_side=gaps["mirror_bias_ev"],
+            power_law=gaps["power_law_bias_ev"],
+        ),
+        "zlp_band_covered": figure(gaps["band_covered"], ">=", 0.6, standard_error=gaps["band_covered_spread"]),
+        "zlp_seconds": figure(gaps["seconds"], "<=", 60.0, cpu=gaps["cpu_seconds"]),
+        "elements_eels_precision": figure(named["eels_precision"], ">=", 0.8, recall=named["eels_recall"]),
+        "elements_eds_precision": figure(named["eds_precision"], ">=", 0.9, recall=named["eds_recall"]),
+        "autoencoder_with_few_labels": figure(
+            kinds["with_few_labels"],
+            ">=",
+            0.95,
+            with_truth=kinds["with_truth"],
+            mixture_of_scores=kinds["scores_mixture_with_truth"],
+        ),
+    }
 
 
 def _median_time(call: Callable[[], Any], repeats: int) -> tuple[float, Any]:

@@ -111,7 +111,8 @@ def zlp_figures(seed: int, *, sets: int = 7, shape: tuple[int, int] = (64, 64)) 
         sets the gap's own 68 % band holds it; ``band_covered`` the part of the channels from where the fit ends to 1 eV
         above the gap in which the 68 % band of the peak holds the true peak, mean over sets, and ``band_covered_spread`` its
         standard error; ``mirror_bias_ev`` and ``power_law_bias_ev`` the largest errors with the gain side mirrored and with
-        a power law fitted up to the same energy, and how often they found none; ``seconds`` and ``cpu_seconds`` the medians of subtracting
+        a power law fitted up to the same energy, and how often they found none;
+        ``seconds`` and ``cpu_seconds`` the medians of subtracting
         a whole image.
     """
     from ...unmixing.zlp import fit_zero_loss
