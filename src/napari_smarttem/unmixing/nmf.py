@@ -21,7 +21,7 @@ from .spatial import smooth_maps
 if TYPE_CHECKING:
     from .engine import Problem
 
-WEIGHTS = 4.0 ** np.arange(-6, 7)
+WEIGHTS = 2.0 ** np.arange(-4, 9)
 TINY = 1e-9
 OPTIONS = ("divergence", "simplex", "spatial", "volume", "turns", "tolerance", "smooth")
 
@@ -139,19 +139,22 @@ def on_simplex(scores: np.ndarray, corners: np.ndarray, total: np.ndarray) -> np
 def _smallest(
     problem: Problem, scores: np.ndarray, corners: np.ndarray, options: Settings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The largest weight of the volume at which the misfit grows by less than chance would make it differ."""
+    """The largest weight of the volume at which pixels lie outside of the endmembers by no more than the noise.
+
+    An amount that is truly zero is cut off in one of two pixels, and costs one noise variance there on average: as long as
+    the misfit is below the number of amounts cut off, the endmembers are not too near to each other.
+    """
     subspace, n = problem.subspace, len(scores)
     amounts = _amounts(problem, scores, corners, options)
-    squares = float(((scores - amounts @ corners) ** 2).sum())
-    # twice the log-likelihood is off by chance by about the root of twice the number of values that are fitted
-    allowed = squares / subspace.noise + np.sqrt(2.0 * n)
     best = amounts, corners
     few = Settings(options.divergence, options.simplex, options.spatial, True, 60, options.tolerance)
     unit = subspace.noise * n
     for number, weight in enumerate(WEIGHTS):
         problem.report(0.75 + 0.1 * number / len(WEIGHTS), "volume")
         amounts, trial = _alternate(problem, scores, best[1], few, weight * unit)
-        if float(((scores - amounts @ trial) ** 2).sum()) / subspace.noise > allowed:
+        cut = float(np.count_nonzero(abundances.nonnegative(scores, trial) <= 0))
+        misfit = float(((scores - amounts @ trial) ** 2).sum()) / subspace.noise
+        if misfit > cut + 3.0 * np.sqrt(2.0 * cut):
             break
         best = amounts, trial
     return best
