@@ -102,7 +102,7 @@ def test_calibrate_start_and_compare(dock, qtbot, session):
     assert quarters.min() > 0.15  # the spot went over the whole field
 
 
-def test_veto_one_pause_and_stop(dock, qtbot, session, plate_file):
+def test_veto_one_and_stop(dock, qtbot, session, plate_file):
     dock.record.use_calibration(plate_file)
     dock.put_settings({"patterns": 320, "pixel_dose_limit_e_per_a2": 0.05, "exposure_s": 2e-4})
     dock.start_button.click()
@@ -127,25 +127,37 @@ def test_veto_one_pause_and_stop(dock, qtbot, session, plate_file):
     assert ids[1].partition("-")[2] not in measured
     assert {one.partition("-")[2] for one in ids if one != ids[1]} <= measured
 
-    dock.veto.approve_all_button.click()
+    dock.bar.stop_button.click()  # while it waits
+    over(dock, qtbot)
+    assert session.status.outcome == "stopped"
+    assert not dock.veto.waiting
+    assert not dock.veto.go_button.isEnabled()
+
+
+def test_pause_stop_and_resume(dock, qtbot, session, plate_file):
+    dock.record.use_calibration(plate_file)
+    dock.put_settings({"patterns": 160})
+    dock.start_button.click()
+    qtbot.waitUntil(lambda: dock.bar.pause_button.isEnabled() and bool(dock.record.run), timeout=WAIT)
     dock.bar.pause_button.click()
-    dock.veto.go_button.click()
     qtbot.waitUntil(lambda: str(session.status.state) == "paused", timeout=WAIT)
     qtbot.waitUntil(lambda: dock.bar.pause_button.text() == "Go on", timeout=WAIT)
+    seen = len(dock.record.run.signals)
     dock.bar.pause_button.click()
-    qtbot.waitUntil(lambda: str(session.status.state) != "paused", timeout=WAIT)
+    qtbot.waitUntil(lambda: len(dock.record.run.signals) > seen + 16, timeout=WAIT)
     dock.bar.stop_button.click()
     over(dock, qtbot)
     assert session.status.outcome == "stopped"
-    assert dock.record.run.patterns >= 15
-    folder = session.run_folder
-    dock.put_settings(SMALL)
-    session.review.clear(session.context.field)
+    folder, before = session.run_folder, dock.record.run
+    assert before.patterns >= 16
     dock.resume(folder)
-    qtbot.waitUntil(lambda: dock.veto.waiting, timeout=WAIT)
-    assert dock.record.run.folder == folder
-    session.stop()
     over(dock, qtbot)
+    assert session.status.outcome == "finished"
+    run = dock.record.run
+    assert run is not before
+    assert run.folder == folder
+    assert run.patterns == 160
+    assert run.spent[: len(before.spent)] == before.spent  # what was measured was not measured again
 
 
 def test_a_new_value_changes_the_shown_picture_within_100_ms(dock, qtbot, session, plate_file):
