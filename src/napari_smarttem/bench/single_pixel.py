@@ -12,8 +12,8 @@ M, over M; mean over specimens, doses and seeds. A run that does not get there w
 ``damage_ratio_*``: opacity lost by an adaptive run up to an error that the other way reaches too, over what that way loses. Above 1
 the other way is better; a run that never reaches that error counts as 2.
 
-The plates of all seeds are different ones, each calibrated by itself. The whole bench takes about a quarter of an hour of one core's
-time; what it is doing goes to standard error.
+The plates of all seeds are different ones, each calibrated by itself. The whole bench takes about a quarter of an hour of
+one core's time; what it is doing goes to standard error.
 """
 
 from __future__ import annotations
