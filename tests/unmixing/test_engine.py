@@ -11,7 +11,7 @@ from napari_smarttem.bench.parts import unmixing_measures as measures
 from napari_smarttem.bench.parts import unmixing_sets as sets
 from napari_smarttem.schema import BadInput, Cancelled
 from napari_smarttem.schema.frame import Axis, Frame
-from napari_smarttem.unmixing import METHODS, match, passes, unmix
+from napari_smarttem.unmixing import METHODS, match, passes, rank, unmix
 from napari_smarttem.unmixing.spectra import spectrum_image
 
 
@@ -88,6 +88,13 @@ def test_where_everything_is_mixed_it_says_so_and_uses_the_lines() -> None:
 def test_number_of_components(k: int, counts: float, seed: int) -> None:
     made = sets.easy(seed, (40, 40), 256, k=k, counts=counts)
     assert unmix(made.data).components == k
+
+
+def test_only_components_that_are_there_are_seen_again_in_held_out_counts() -> None:
+    made = sets.easy(8, (40, 40), 256, k=3, counts=0.5)
+    seen = rank.held_out(spectrum_image(made.data), 7)
+    assert (seen[:3] > rank.SURE).all()
+    assert (np.abs(seen[3:]) < rank.SURE).all()
 
 
 def test_thickness_does_not_bend_the_faces() -> None:
