@@ -69,3 +69,14 @@ def test_manganite_and_titanate_are_named(shared_data) -> None:
         counts = np.asarray(frame.data, dtype=float).reshape(-1, frame.shape[-1]).sum(axis=0)
         found = find_elements(counts, frame.axes[-1].coordinates(len(counts)), signal="EELS")
         assert {feature.element for feature in found[:2]} == expected
+
+
+@pytest.mark.real_data
+def test_core_and_shell_are_seen_in_counts_that_were_not_unmixed(shared_data) -> None:
+    from napari_smarttem.bench.parts.unmixing_core_shell import separation
+
+    figures = separation(shared_data / "core_shell.hspy")
+    assert figures["components"] == 3
+    assert figures["pt_in_core"] > 0.9
+    assert figures["pt_held_out"] > 0.9
+    assert figures["fe_in_shell"] > 0.6

@@ -82,10 +82,12 @@ def edges_spectrum(seed: int) -> tuple[np.ndarray, np.ndarray, set[str]]:
 def _edge(
     rng: np.random.Generator, energy: np.ndarray, shell: str, z: int, *, onset: float, second: float
 ) -> np.ndarray:
+    from scipy.special import expit
+
     above = np.maximum(energy - onset, 0.0)
     fall = (np.maximum(energy, onset) / onset) ** -rng.uniform(2.5, 4.5)
     sharp = rng.uniform(0.6, 1.8)
-    step = 1.0 / (1.0 + np.exp(-(energy - onset) / sharp))
+    step = expit((energy - onset) / sharp)
     if shell == "K":
         phase, beat, damp = rng.uniform(0, 6.3), rng.uniform(5, 11), rng.uniform(6, 18)
         wave = 1.0 + rng.uniform(0.2, 0.6) * np.cos(2 * np.pi * above / beat + phase) * np.exp(-above / damp)
@@ -98,7 +100,7 @@ def _edge(
         def line(at: float) -> np.ndarray:
             return np.asarray(1.0 / (1.0 + ((energy - at - 1.5) / width) ** 2))
 
-        two = 1.0 / (1.0 + np.exp(-(energy - second) / sharp))
+        two = expit((energy - second) / sharp)
         return np.asarray(fall * (step + 0.5 * two) + size * (line(onset) + ratio * line(second)))
     rise = rng.uniform(14.0, 40.0)
     return np.asarray((1.0 - np.exp(-above / rise)) * fall * (1.0 + 0.3 * np.exp(-(((above - 2 * rise) / rise) ** 2))))
