@@ -89,6 +89,7 @@ class Alignment:
         self.frames = 0
         self.sets = 0
         self.changed_s = -math.inf
+        self.resumed = False  # the last change is read from a journal: the clock may be another one
         self.seen_s: float | None = None
         self.first = True
         self.ask = settings.ask
@@ -163,7 +164,7 @@ class Alignment:
                 continue
             frame = result.frames[0]
             began = float(frame.metadata.get("exposure_started_s", result.started_s))  # type: ignore[arg-type]
-            if began >= self.changed_s:
+            if began >= self.changed_s or (self.resumed and not result.replayed):
                 self.seen_s = began
                 return frame
         return None
@@ -224,7 +225,7 @@ class Alignment:
                     step_id=f"set-{number:03d}-refused", level="warning", text=f"{self.why[:1].upper()}{self.why[1:]}"
                 )
                 return False
-            self.changed_s = result.finished_s
+            self.changed_s, self.resumed = result.finished_s, result.replayed
             since = result.finished_s - (self.seen_s if self.seen_s is not None else result.started_s)
             self.belief.moved(on_the_way, since / (part + 1), passing=part + 1 < len(path))
         return True

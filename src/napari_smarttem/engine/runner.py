@@ -28,6 +28,7 @@ from ..schema import (
     PlanContext,
     PlanEstimate,
     RunStop,
+    SetOptics,
     SmartTEMError,
     StepResult,
     TargetState,
@@ -203,6 +204,7 @@ class Runner:
 
     def _drive(self, plan: Plan, journal: Journal, context: PlanContext, policy: Policy, watchdog: Watchdog) -> None:
         seen: set[str] = set()
+        set_before: list[SetOptics] = []
         try:
             step = next(plan)
             while True:
@@ -211,8 +213,12 @@ class Runner:
                 seen.add(step.step_id)
                 if step.step_id in journal.steps:
                     result = self._replay(step, journal)
+                    if isinstance(step, SetOptics) and result.ok:
+                        set_before.append(step)
                 else:
                     self._checkpoint()
+                    while set_before:  # the optics went back when the run was interrupted
+                        execute(self.instrument, set_before.pop(0), self._interrupt)
                     result = self._perform(step, journal, context, policy, watchdog)
                 self._after(result)
                 step = plan.send(result)
