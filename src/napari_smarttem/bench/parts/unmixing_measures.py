@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 import tracemalloc
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...unmixing import UnmixingResult, unmix
+from . import unmixing_large as large
 from . import unmixing_sets as sets
 
 
@@ -70,14 +70,6 @@ def peak_extra_fraction(seed: int) -> float:
         tracemalloc.stop()
 
 
-def _forget(path: Path) -> None:
-    """Ask the system to drop its copy of the file in memory, so that the disk is read."""
-    if hasattr(os, "posix_fadvise"):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def out_of_core(seed: int, *, rows: int) -> tuple[float, float]:
     """Time over that of reading the file once, and the largest difference of maps to the answer from memory."""
     truth = sets.easy(seed, (rows, 256), 2048)
@@ -85,19 +77,12 @@ def out_of_core(seed: int, *, rows: int) -> tuple[float, float]:
         path = Path(folder) / "data.npy"
         np.save(path, truth.data)
         inside = unmix(truth.data, seed=seed)
-        shape = truth.data.shape
         del truth
         ratios = []
         for _ in range(3):
+            reading = large.reading_seconds(path)
             mapped = np.load(path, mmap_mode="r")
-            _forget(path)
-            began = time.perf_counter()
-            for first in range(0, shape[0], 8):
-                np.asarray(mapped[first : first + 8]).sum()
-            reading = time.perf_counter() - began
-            del mapped
-            mapped = np.load(path, mmap_mode="r")
-            _forget(path)
+            large.forget(path)
             began = time.perf_counter()
             outside = unmix(mapped, seed=seed)
             ratios.append((time.perf_counter() - began) / reading)
