@@ -71,6 +71,7 @@ def test_manganite_and_titanate_are_named(shared_data) -> None:
         assert {feature.element for feature in found[:2]} == expected
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_core_and_shell_are_seen_in_counts_that_were_not_unmixed(shared_data) -> None:
     from napari_smarttem.bench.parts.unmixing_core_shell import separation
