@@ -82,7 +82,7 @@ def place_face(points, normal, noise, table, low, step, even_range, near, turns,
     density = np.zeros(bins)
     on_face = 0.0
     gained = 0.0
-    for turn in range(turns):
+    for _turn in range(turns):
         variance = np.zeros(k)
         for a in range(k):
             for b in range(k):
