@@ -110,7 +110,8 @@ def test_the_form_connects_to_a_column_with_something_to_align(qtbot, optics):
     form.show_backend("simulator", available()["simulator"].settings)
     form.show_settings({"optics": optics, "speed": None})
     made = connect("simulator", **(form.settings() | {"speed": None}))
-    assert (made.settings.misalignment > 0) is (optics != "aligned")
+    assert (made.settings.misalignment > 0) is optics.startswith("misaligned")
+    assert made.settings.phase_plate is ("phase plate" in optics)
     assert made.settings.sorter is ("sorter" in optics)
     form.show_settings(dict(made.info.settings))
     assert form.settings()["seed"] == made.settings.seed
