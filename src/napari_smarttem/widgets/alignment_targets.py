@@ -14,7 +14,7 @@ RONCHIGRAM, IMAGE = "ronchigram", "image"
 SEARCHED_NM = {"C1": 60.0, "A1.x": 20.0, "A1.y": 20.0}
 """Half-ranges of the search for the sharpest image, in the controls' own units."""
 KINDS = frozenset({CLICK, LOOP, TARGET_LOOP})
-PREFERRED_EXPOSURE_S = {RONCHIGRAM: 0.2}
+PREFERRED_EXPOSURE_S = {RONCHIGRAM: 0.5}
 
 
 @dataclass(frozen=True)
