@@ -156,6 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="a version that takes about a minute")
     bench.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     bench.add_argument("--frames", type=int, metavar="N", help="alignment: so many frames of each size instead of 1000")
+    bench.add_argument("--keep", type=Path, metavar="FILE", help="alignment: keep results in FILE and go on from there")
     bench.set_defaults(run=_bench)
 
     check = commands.add_parser(
@@ -344,9 +345,10 @@ def _bench(options: argparse.Namespace) -> int:
         raise BadInput(f"there is no bench {options.name!r}; there are {', '.join(names)}.")
     if options.frames is not None and (name != "alignment" or options.frames < 1):
         raise BadInput("--frames is a number of frames for the bench alignment.")
-    report = importlib.import_module(f"{__package__}.bench.{name}").run(
-        quick=options.quick, seed=options.seed, **({"frames": options.frames} if options.frames else {})
-    )
+    if options.keep is not None and name != "alignment":
+        raise BadInput("--keep is a file for the results of the bench alignment.")
+    more = {key: value for key in ("frames", "keep") if (value := getattr(options, key)) is not None}
+    report = importlib.import_module(f"{__package__}.bench.{name}").run(quick=options.quick, seed=options.seed, **more)
     if options.json:
         _print_json(report)
         return 0

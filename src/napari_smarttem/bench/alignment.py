@@ -13,6 +13,9 @@ published fixed gain of 1/5 in at most 25 frames, and Bayesian optimisation of a
 
 The frames come from the simulator that the network was trained on, with other specimens; errors on frames of another program are
 not in here.
+
+The whole takes about an hour of two cores. With ``--keep FILE`` what was measured is kept there as it comes, and the same command
+goes on after it was stopped.
 """
 
 from __future__ import annotations
@@ -22,12 +25,16 @@ import math
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._version import __version__
 from ..physics.aberrations import ESTIMATED
 from ..physics.ronchigram import Geometry, Recording
+from .parts.kept import Kept
+from .parts.progress import Progress
 from .parts.ronchigrams import BAD_KINDS, bad_frame, by_images, closed_loop
 from .report import figure, report
 
@@ -48,17 +55,31 @@ CHUNK = 20
 """Frames of one task; each chunk has a random stream of its own, so that the figures do not depend on who did it when."""
 
 
-def run(*, quick: bool = False, seed: int = 0, frames: int | None = None, loops: int | None = None) -> dict[str, Any]:
+def run(
+    *, quick: bool = False, seed: int = 0, frames: int | None = None, loops: int | None = None, keep: Path | None = None
+) -> dict[str, Any]:
     """Measure; the figures of ``smarttem bench alignment``.
 
     Parameters
     ----------
     frames, loops : int or None
         Frames of each size and columns; None: 1000, or 24 where `quick`, and a tenth as many columns, at least six.
+    keep : Path or None
+        File of results: what is in it is not measured again, what is not is added.
+
+    Raises
+    ------
+    BadInput
+        Where the file `keep` holds something else.
     """
+    from ..alignment.estimator import MODEL
+    from ..nn.registry import load
+
+    weights = load(MODEL).card["sha256"][:12]
+    kept = Kept(keep, f"alignment, version {__version__}, weights {weights}, seed {seed}")
     frames = frames or (24 if quick else 1000)
     loops = loops or max(6, frames // 10)
-    few, slow = max(4, frames // 25), max(1, loops // 10)
+    few, slow = max(4, frames // 25), max(1, loops // 20)
     tasks: dict[str, list[Task]] = {
         f"frames {pixels}": _frames(Geometry(300e3, 30.0, pixels), frames, seed) for pixels in (512, 256)
     }
@@ -74,7 +95,7 @@ def run(*, quick: bool = False, seed: int = 0, frames: int | None = None, loops:
     tasks["fresh loops"] = [(loop, (first + k, {"frames": 4})) for k in range(max(1, loops // 4))]
     tasks["published loops"] = [(loop, (first + k, published)) for k in range(slow)]
     tasks["image loops"] = [(by_images, (first + k, 20 if quick else 60)) for k in range(slow)]
-    done = _done(tasks)
+    done = _done(tasks, kept)
     figures: dict[str, Any] = {}
     for pixels in (512, 256):
         figures |= accuracy(pixels, done[f"frames {pixels}"])
@@ -96,14 +117,19 @@ def _frames(geometry: Geometry, count: int, seed: int, wrong: float = 1.0) -> li
     return [(rows, (geometry, min(CHUNK, count - n), (seed, n), wrong)) for n in range(0, count, CHUNK)]
 
 
-def _done(tasks: dict[str, list[Task]]) -> dict[str, list[Any]]:
+def _done(tasks: dict[str, list[Task]], kept: Kept) -> dict[str, list[Any]]:
     """What every task gives, two processes of one thread each at work."""
-    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
+    named = {f"{name}: {given!r}": (work, given) for name, several in tasks.items() for work, given in several}
+    say = Progress("alignment")
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        waiting = {name: [pool.submit(work, *given) for work, given in several] for name, several in tasks.items()}
-        return {name: [one.result() for one in several] for name, several in waiting.items()}
+        waiting = {pool.submit(work, *given): task for task, (work, given) in named.items() if task not in kept}
+        for number, one in enumerate(as_completed(waiting), 1):
+            kept.put(waiting[one], one.result())
+            say(f"{number} of {len(waiting)}, {waiting[one]}")
+    return {name: [kept[f"{name}: {given!r}"] for _, given in several] for name, several in tasks.items()}
 
 
 def _one_thread() -> None:
