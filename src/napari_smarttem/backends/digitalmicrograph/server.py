@@ -58,6 +58,7 @@ MOST_CONNECTIONS, MOST_SESSIONS, REPLIES_KEPT = 16, 16, 2
 LARGEST_REPLY = 1 << 28
 STRIP_S = 0.5
 LINGER_S = 1e-3
+AWAKE_S, MOST_ASLEEP = 3e-4, 64
 
 
 class WireError(Exception):
@@ -164,6 +165,10 @@ class Connection:
         )  # held while the owner thread answers, and perhaps reads, in the helper thread's place
         self.job: Optional[Job] = None
         self.again = False
+        self.asleep, self.vain = (
+            0,
+            0,
+        )  # requests still to be waited for asleep; as many the next time, where awake is in vain
         self.seen = b""  # what the owner thread has read of the next frame and leaves to the helper thread
 
     def receive(self, header_cap: int, body_cap: int, idle_s: float, frame_s: float) -> Tuple[Dict[str, Any], Any]:
@@ -235,6 +240,30 @@ class Connection:
         finally:
             self.lock.release()
 
+    def _at_once(self) -> bytes:
+        """What comes within `LINGER_S`; empty where nothing does.
+
+        To be woken takes longer than most commands do, so this thread stays awake for a moment. Where that was in vain, because
+        the client thinks for longer or all cores are busy, it is tried again after the next request, then after two more, four...
+        """
+        try:
+            return self.sock.recv(4096)
+        except BlockingIOError:
+            pass  # what is usual: the client has just got its answer
+        if self.asleep:
+            self.asleep -= 1
+        else:
+            ends = time.monotonic() + AWAKE_S
+            while time.monotonic() < ends:
+                try:
+                    found = self.sock.recv(4096)
+                except BlockingIOError:
+                    continue
+                self.vain = 0
+                return found
+            self.asleep = self.vain = min(MOST_ASLEEP, 2 * self.vain + 1)
+        return self.sock.recv(4096) if select.select([self.sock], [], [], LINGER_S)[0] else b""
+
     def request_at_once(self) -> Optional[Tuple[Dict[str, Any], List[np.ndarray]]]:
         """The next request, where a whole small one comes within `LINGER_S` and is a command; left unread otherwise.
 
@@ -242,12 +271,9 @@ class Connection:
         """
         try:
             if not self.seen:
-                try:
-                    self.seen = self.sock.recv(4096)
-                except BlockingIOError:
-                    if not select.select([self.sock], [], [], LINGER_S)[0]:
-                        return None
-                    self.seen = self.sock.recv(4096)
+                self.seen = self._at_once()
+                if not self.seen:
+                    return None
             seen = self.seen
             if len(seen) < PREFIX.size:
                 return None

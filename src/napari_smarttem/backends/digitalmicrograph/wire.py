@@ -16,6 +16,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
+import select
 import socket
 import struct
 import time
@@ -35,6 +36,8 @@ DEEPEST = 16
 MOST_ARRAYS = 16
 DTYPES = frozenset({"|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<i8", "<u8", "<f4", "<f8"})
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
+AWAKE_S, MOST_ASLEEP = 3e-4, 64
+"""How long an answer is waited for awake, and how many at most are waited for asleep after that was in vain."""
 _TOGETHER = 1 << 15
 """Bodies up to this size go into one packet with their header; larger ones are not copied for it."""
 
@@ -140,12 +143,13 @@ class Channel:
 
     def __init__(self, sock: socket.socket, look: Callable[[], None] | None = None) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(0.02)
+        sock.setblocking(False)
         self.sock = sock
         self.look = look
         self._seen = bytearray(_TOGETHER)
         self._buffer = memoryview(self._seen)
         self._filled = 0
+        self._asleep = self._vain = 0
         self._sizes: tuple[int, int] | None = None
 
     def send(self, header: Mapping[str, Any], arrays: Iterable[np.ndarray] = (), within_s: float = 10.0) -> None:
@@ -156,8 +160,8 @@ class Channel:
             while view:
                 try:
                     view = view[self.sock.send(view) :]
-                except TimeoutError:
-                    if time.monotonic() > ends:
+                except BlockingIOError:
+                    if not select.select([], [self.sock], [], 0.02)[1] and time.monotonic() > ends:
                         raise WireError("The other side takes nothing more; the connection is given up.") from None
                 except OSError as error:
                     raise WireError(f"The connection broke while sending ({_reason(error)}).") from error
@@ -196,12 +200,32 @@ class Channel:
         """Hang up."""
         self.sock.close()
 
+    def _comes(self) -> bool:
+        """Whether something came within 0.02 s.
+
+        To be woken takes longer than the server does for most commands, so this thread stays awake for a moment. Where that was
+        in vain, because it takes longer or all cores are busy, it is tried again after the next wait, then after two more, four...
+        """
+        socks = [self.sock]
+        if self._asleep:
+            self._asleep -= 1
+        else:
+            ends = time.monotonic() + AWAKE_S
+            while time.monotonic() < ends:
+                if select.select(socks, [], [], 0.0)[0]:
+                    self._vain = 0
+                    return True
+            self._asleep = self._vain = min(MOST_ASLEEP, 2 * self._vain + 1)
+        return bool(select.select(socks, [], [], 0.02)[0])
+
     def _fill(self, size: int, within_s: float) -> None:
         ends = 0.0
         while self._filled < size:
             try:
                 count = self.sock.recv_into(self._buffer[self._filled :])
-            except TimeoutError:
+            except BlockingIOError:
+                if self._comes():
+                    continue
                 if self.look is not None:
                     self.look()
                 now = time.monotonic()

@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ...physics.caustics import BIAS_LIMIT_V, CAPACITANCE_F, NEEDLES, Caustics, built_optics, built_plate
+from ...physics.caustics import (
+    BIAS_LIMIT_V,
+    CAPACITANCE_F,
+    DEFOCUS_LIMIT_RAD,
+    NEEDLES,
+    Caustics,
+    built_optics,
+    built_plate,
+)
 from ...schema import BadInput, Cancelled, ControlInfo, Field2D, Frame, LimitExceeded, image_frame
 from ..base import Camera, CancelToken, Optics
 from .column import Column
@@ -31,6 +39,7 @@ SATURATION_E = 4e6
 PATTERN_CAMERA, BUCKET = "pattern", "bucket"
 NEEDLE_CONTROLS = tuple(f"needle.{k + 1}" for k in range(NEEDLES))
 SHIFT_CONTROLS = ("pattern_shift.y", "pattern_shift.x")
+DEFOCUS_CONTROL = "pattern_defocus"
 MASS_THICKNESS_NM = 80.0
 CARBON_G_CM3 = 2.0
 EXPOSURE_RANGE_S = (1e-7, 10.0)
@@ -47,7 +56,11 @@ CONTROLS: dict[str, ControlInfo] = {
         name: ControlInfo(name=name, units="px", minimum=-PIXELS / 2, maximum=PIXELS / 2, largest_step=float(PIXELS))
         for name in SHIFT_CONTROLS
     },
-}
+    DEFOCUS_CONTROL: ControlInfo(
+        name=DEFOCUS_CONTROL, units="rad", minimum=-DEFOCUS_LIMIT_RAD, maximum=DEFOCUS_LIMIT_RAD,
+        largest_step=2 * DEFOCUS_LIMIT_RAD,
+    ),
+}  # fmt: skip
 
 
 class SimulatedPhasePlate:
@@ -104,9 +117,9 @@ class SimulatedPhasePlate:
             self._charged_at_s = now
         plate = self.caustics.plate.charged_by(self._charge)
         shift = np.array([[self.values[name] for name in SHIFT_CONTROLS]])
-        return np.asarray(
-            Caustics(plate, self.caustics.optics, samples=64, oversampling=1).patterns(self._acting[None], shift)[0]
-        )
+        defocus = np.array([self.values[DEFOCUS_CONTROL]])
+        now_built = Caustics(plate, self.caustics.optics, samples=64, oversampling=1)
+        return np.asarray(now_built.patterns(self._acting[None], shift, defocus)[0])
 
     def record(self, camera: str, exposure_s: float, started_s: float) -> Frame:
         """What the pattern camera or the bucket counts in an exposure; the bucket's electrons go through the specimen."""
