@@ -71,3 +71,27 @@ def gain(subspace: Subspace) -> float:
     if not subspace.poisson:
         return 1.0
     return max(1.0, subspace.noise) if subspace.counts else subspace.noise
+
+
+def whole(weights: np.ndarray, endmembers: np.ndarray) -> np.ndarray:
+    """Factors on the endmembers so that the amounts of a pixel sum to one as nearly as can be.
+
+    Where that has no sensible answer (methods with signed maps) each map is brought to a largest value of one.
+
+    Parameters
+    ----------
+    weights : ndarray
+        ``(pixels, k)`` amounts of `endmembers` in the data.
+    endmembers : ndarray
+        ``(k, channels)``.
+    """
+    k = weights.shape[1]
+    if (weights >= 0).all():
+        total = np.linalg.lstsq(weights.T @ weights, weights.sum(axis=0), rcond=None)[0]
+        counts = endmembers.sum(axis=1)
+        if (total > 0).all() and (counts > 0).all():
+            return np.asarray(1.0 / total)
+        bright = weights @ np.abs(counts)
+        return np.asarray(np.full(k, float(np.median(bright[bright > 0]))) / np.maximum(np.abs(counts), 1e-300))
+    largest = np.percentile(np.abs(weights), 99.5, axis=0)
+    return np.asarray(np.where(largest > 0, largest, 1.0))

@@ -240,7 +240,7 @@ def _assemble(problem: Problem, scree: Scree, found: Found, method: str) -> Unmi
     reduced = np.maximum(squares, 0.0) / np.where(expected > 0, expected, np.inf)
     weights, spectra_errors = amounts * root_g, _spectra_errors(subspace, found.corners, amounts)
     errors = spread * root_g
-    scale = _scale(weights, endmembers)
+    scale = abundances.whole(weights, endmembers)
     order = np.argsort(-(weights / scale).sum(axis=0)) if found.sort else np.arange(k)
     weights, errors = (weights / scale)[:, order], (errors / scale)[:, order]
     shape = image.shape
@@ -295,23 +295,6 @@ def _spectra_errors(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray
     inverse = np.linalg.pinv(gram)
     unit = np.sqrt(np.maximum(np.diag(inverse), 0.0) * subspace.noise)
     return np.asarray(unit[:, None] * subspace.channel_scale[None, :])
-
-
-def _scale(weights: np.ndarray, endmembers: np.ndarray) -> np.ndarray:
-    """Factors on the endmembers so that the amounts of a pixel sum to one as nearly as can be.
-
-    Where that has no sensible answer (methods with signed maps) each map is brought to a largest value of one.
-    """
-    k = weights.shape[1]
-    if (weights >= 0).all():
-        total = np.linalg.lstsq(weights.T @ weights, weights.sum(axis=0), rcond=None)[0]
-        counts = endmembers.sum(axis=1)
-        if (total > 0).all() and (counts > 0).all():
-            return np.asarray(1.0 / total)
-        bright = weights @ np.abs(counts)
-        return np.asarray(np.full(k, float(np.median(bright[bright > 0]))) / np.maximum(np.abs(counts), 1e-300))
-    largest = np.percentile(np.abs(weights), 99.5, axis=0)
-    return np.asarray(np.where(largest > 0, largest, 1.0))
 
 
 def _residual_spectrum(subspace: Subspace, endmembers: np.ndarray, weights: np.ndarray) -> np.ndarray:
