@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import numpy as np
 from ..schema import BadInput
 from ..schema.frame import Axis, Frame
 from .engine import unmix
-from .result import UnmixingResult, match
+from .result import UnmixingResult
+
+FEWEST = 8
+"""Spectra that there must be before anything is unmixed."""
 
 
 class LiveUnmixer:
@@ -23,16 +27,39 @@ class LiveUnmixer:
         Length of a spectrum.
     signal : str
         ``"EELS"``, ``"EDS"`` ...
+    prepare : callable, optional
+        Makes a frame ``(1, count, energy)`` of raw spectra ready each time; it may not leave spectra out.
+    metadata : dict, optional
+        Of the frames: where the spectra come from.
     **options
         Of `unmix`.
+
+    Attributes
+    ----------
+    options : dict
+        Of `unmix`; what is changed holds from the next update on.
+    prepared : Frame or None
+        What the last update unmixed.
     """
 
-    def __init__(self, axis: Axis, channels: int, signal: str = "EELS", **options: Any) -> None:
-        self._axis, self._signal, self._options = axis, signal, options
+    def __init__(
+        self,
+        axis: Axis,
+        channels: int,
+        signal: str = "EELS",
+        *,
+        prepare: Callable[[Frame], Frame] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._axis, self._signal, self._metadata = axis, signal, metadata or {}
+        self._prepare = prepare
+        self.options = options
         self._spectra = np.empty((256, channels), dtype=np.float32)
         self._places = np.empty((256, 2))
         self._count = 0
         self._before: UnmixingResult | None = None
+        self.prepared: Frame | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -41,6 +68,14 @@ class LiveUnmixer:
     def positions_nm(self) -> np.ndarray:
         """Where spectra were taken, ``(count, 2)``, y and x in nm."""
         return self._places[: self._count].copy()
+
+    @property
+    def frame(self) -> Frame:
+        """All spectra so far as they came, one row ``(1, count, energy)``; a copy, which stays as it is."""
+        axes = (Axis(name="y", units="pixel"), Axis(name="x", units="pixel"), self._axis)
+        return Frame(
+            data=self._spectra[None, : self._count].copy(), axes=axes, signal=self._signal, metadata=self._metadata
+        )
 
     def add(self, y_nm: float, x_nm: float, spectrum: np.ndarray) -> None:
         """Take one more spectrum; BadInput where its length does not fit or it holds NaN."""
@@ -56,32 +91,61 @@ class LiveUnmixer:
         self._places[self._count] = y_nm, x_nm
         self._count += 1
 
-    def update(self) -> UnmixingResult | None:
+    def update(
+        self, *, progress: Callable[[float, str], None] | None = None, cancel: Callable[[], bool] | None = None
+    ) -> UnmixingResult | None:
         """Unmix what is there; None while there are fewer than eight spectra.
 
         The maps are ``(k, 1, count)``, one value a position in `positions_nm`. Components keep their order from one update
-        to the next as long as their number stays the same.
+        to the next (`in_order_of`).
+
+        Parameters
+        ----------
+        progress, cancel : callable, optional
+            As for `unmix`; after `Cancelled` the next update goes on from the one before.
         """
-        if self._count < 8:
+        if self._count < FEWEST:
             return None
-        frame = Frame(
-            data=self._spectra[: self._count],
-            axes=(Axis(name="x"), self._axis),
-            signal=self._signal,
-        )
-        result = unmix(frame, **self._options)
-        before = self._before
-        if before is not None and before.components == result.components:
-            count = before.shape[1]
-            earlier = result.reordered(range(result.components))
-            seen = match(before, _first(earlier, count))
-            order = [pair[1] for pair in sorted(seen.pairs)]
-            result = result.reordered(order)
-        self._before = result
+        frame = self.frame
+        if self._prepare is not None:
+            frame = self._prepare(frame)
+            if frame.shape[:2] != (1, self._count):
+                raise BadInput(
+                    f"The preparation made {' x '.join(map(str, frame.shape[:2]))} of {self._count} spectra that lie anywhere:"
+                    " leave area and pixels as they are while spectra arrive."
+                )
+        result = unmix(frame, progress=progress, cancel=cancel, **self.options)
+        if self._before is not None:
+            result = in_order_of(self._before, result)
+        self._before, self.prepared = result, frame
         return result
 
 
-def _first(result: UnmixingResult, count: int) -> UnmixingResult:
-    from dataclasses import replace
+def in_order_of(before: UnmixingResult, after: UnmixingResult) -> UnmixingResult:
+    """The new result with each component where the most similar old one stood, and of its sign; new ones come last.
 
-    return replace(result, maps=result.maps[:, :, :count])
+    Similar are spectra, and maps over the spectra that both results know.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    count = min(before.maps.shape[2], after.maps.shape[2])
+    alike = _alike(before.maps[:, :, :count], after.maps[:, :, :count])
+    signs = alike
+    if before.endmembers.shape[1] == after.endmembers.shape[1]:
+        signs = _alike(before.endmembers, after.endmembers)
+        alike = np.abs(alike) + np.abs(signs)
+    old, new = linear_sum_assignment(-np.abs(alike))
+    order = [int(j) for j in new] + [j for j in range(after.components) if j not in new]
+    turned = [-1.0 if signs[i, j] < 0 else 1.0 for i, j in zip(old, new, strict=True)]
+    free = bool((after.maps < 0).any())  # of a method without negative amounts no sign is turned
+    return after.reordered(order, np.array(turned + [1.0] * (len(order) - len(turned))) if free else None)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Correlations of each of `one` with each of `other`; the first axis counts."""
+    rows = []
+    for values in (one, other):
+        flat = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+        flat = flat - flat.mean(axis=1, keepdims=True)
+        rows.append(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-300))
+    return np.asarray(rows[0] @ rows[1].T)

@@ -15,6 +15,13 @@ import numpy as np
 from ..schema import BadInput
 from ..schema.frame import Axis, Frame
 
+Report = Callable[[float, str], None]
+"""Told the fraction done and a word; may raise `Cancelled`."""
+DECONVOLVED = 64
+"""Spectra that are deconvolved at once; the work can be stopped between."""
+SPIKE_VALUES = 1_000_000
+"""Values of a spectrum image whose medians are taken at once."""
+
 
 def crop_energy(frame: Frame, *, first_ev: float, last_ev: float) -> Frame:
     """Keep the channels from `first_ev` to `last_ev`."""
@@ -61,17 +68,16 @@ def _binned(axis: Axis, factor: int) -> Axis:
     return axis.model_copy(update={"scale": axis.scale * factor, "offset": offset})
 
 
-def remove_spikes(frame: Frame, *, threshold: float = 8.0) -> Frame:
+def remove_spikes(frame: Frame, *, threshold: float = 8.0, report: Report | None = None) -> Frame:
     """Replace single channels that stand out of their neighbours, in energy and from the mean spectrum, by `threshold` sigma.
 
     A spike (a cosmic ray, an X-ray in the camera) is high in one pixel only and one or two channels wide; a spectral line
-    is in the neighbours too.
+    is in the neighbours too. `report` is told the fraction done and a word, and may raise `Cancelled`.
     """
-    from scipy.ndimage import median_filter
-
+    tell = report or _nobody
     data = np.asarray(frame.data)
-    smooth = median_filter(data, size=(1,) * (data.ndim - 1) + (7,), mode="nearest").astype(np.float64)
-    around = median_filter(data, size=(3,) * (data.ndim - 1) + (1,), mode="nearest").astype(np.float64)
+    smooth = _medians(data, (1,) * (data.ndim - 1) + (7,), lambda part: tell(0.5 * part, "neighbours in energy"))
+    around = _medians(data, (3,) * (data.ndim - 1) + (1,), lambda part: tell(0.5 + 0.45 * part, "neighbouring pixels"))
     level = np.maximum(np.maximum(smooth, around), 0.0)
     difference = data - level
     sigma = np.sqrt(np.maximum(level, 1.0))
@@ -79,6 +85,25 @@ def remove_spikes(frame: Frame, *, threshold: float = 8.0) -> Frame:
     spikes = difference > threshold * max(spread, 1.0) * sigma
     cleaned = np.where(spikes, np.rint(level) if data.dtype.kind in "iu" else level, data).astype(data.dtype)
     return frame.with_data(cleaned)
+
+
+def _nobody(_fraction: float, _word: str) -> None:
+    """Nobody wants to know how far a step is."""
+
+
+def _medians(data: np.ndarray, size: tuple[int, ...], tell: Callable[[float], None]) -> np.ndarray:
+    """Running medians, some rows at a time, so that the work can be stopped between them."""
+    from scipy.ndimage import median_filter
+
+    reach = size[0] // 2
+    rows = max(1, SPIKE_VALUES // max(1, int(np.prod(data.shape[1:]))))
+    out = np.empty(data.shape, dtype=np.float64)
+    for start in range(0, len(data), rows):
+        tell(start / len(data))
+        first, last = max(0, start - reach), min(len(data), start + rows + reach)
+        part = median_filter(data[first:last], size=size, mode="nearest")
+        out[start : start + rows] = part[start - first : start - first + rows]
+    return out
 
 
 def align_zero_loss(frame: Frame) -> Frame:
@@ -146,23 +171,24 @@ def sum_mask(frame: Frame, mask: np.ndarray) -> Frame:
     return frame.with_data(np.asarray(frame.data)[mask].sum(axis=0), axes=frame.axes[2:])
 
 
-def deconvolve(frame: Frame, low_loss: Frame) -> Frame:
+def deconvolve(frame: Frame, low_loss: Frame, *, report: Report | None = None) -> Frame:
     """Remove plural scattering from a core loss by Fourier-ratio deconvolution with its low loss, through exspy.
 
     Parameters
     ----------
     frame : Frame
-        Core loss ``(y, x, energy)`` or ``(x, energy)``.
+        Core loss ``(y, x, energy)`` or ``(x, energy)``; the background before the edges is best subtracted first.
     low_loss : Frame
         With its zero-loss peak and the same dispersion; pixel by pixel where it has the same pixels, otherwise its mean.
+    report : callable, optional
+        Told the fraction done and a word; may raise `Cancelled`.
 
     Raises
     ------
     BadInput
         Another dispersion, or no zero-loss peak.
     """
-    import exspy
-
+    tell = report or _nobody
     step, low_step = frame.axes[-1].scale, low_loss.axes[-1].scale
     if abs(step - low_step) > 1e-3 * abs(step):
         raise BadInput(
@@ -171,36 +197,48 @@ def deconvolve(frame: Frame, low_loss: Frame) -> Frame:
     energy = low_loss.axes[-1].coordinates(low_loss.shape[-1])
     if not energy[0] < 0 < energy[-1] or frame.axes[-1].offset <= 0:
         raise BadInput("Deconvolution takes a core loss, and a low loss with its zero-loss peak inside of it.")
-    low = np.asarray(low_loss.data, dtype=np.float64)
+    tell(0.0, "reading the low loss")
+    core = np.asarray(frame.data, dtype=np.float64).reshape(-1, frame.shape[-1])
+    low = np.asarray(low_loss.data, dtype=np.float64).reshape(-1, low_loss.shape[-1])
     if low_loss.shape[:-1] != frame.shape[:-1]:
-        mean = low.reshape(-1, low.shape[-1]).mean(axis=0)
-        low = np.broadcast_to(mean, (*frame.shape[:-1], low.shape[-1])).copy()
-    signals = []
-    for data, axis in ((np.asarray(frame.data, dtype=np.float64), frame.axes[-1]), (low, low_loss.axes[-1])):
-        axes: list[dict[str, Any]] = [
-            {"name": f"pixel {i}", "size": n, "navigate": True} for i, n in enumerate(data.shape[:-1])
-        ]
-        axes.append(
-            {
-                "name": "E",
-                "units": "eV",
-                "scale": step,
-                "offset": axis.offset,
-                "size": data.shape[-1],
-                "navigate": False,
-            }
-        )
-        signals.append(exspy.signals.EELSSpectrum(data, axes=axes))
-    core, low_signal = signals
-    deconvolved = np.asarray(core.fourier_ratio_deconvolution(low_signal).data)[..., : frame.shape[-1]]
+        low = low.mean(axis=0, keepdims=True)
+    tell(0.02, "starting exspy")
+    width = float(_eels(low[:1], low_loss.axes[-1]).inav[0].estimate_peak_width().data[0])
+    left = np.empty_like(core)
+    for start in range(0, len(core), DECONVOLVED):
+        tell(0.05 + 0.95 * start / len(core), "plural scattering")
+        part = core[start : start + DECONVOLVED]
+        under = low[start : start + DECONVOLVED] if len(low) > 1 else np.repeat(low, len(part), axis=0)
+        signal = _eels(part, frame.axes[-1])
+        found = signal.fourier_ratio_deconvolution(_eels(under, low_loss.axes[-1]), fwhm=width)
+        left[start : start + DECONVOLVED] = np.asarray(found.data)[..., : frame.shape[-1]]
     # exspy blurs with a Gaussian of area one in eV, summed over channels: one over the dispersion too much
-    return frame.with_data(deconvolved * abs(step))
+    return frame.with_data((left * abs(step)).reshape(frame.shape))
+
+
+def _eels(spectra: np.ndarray, axis: Axis) -> Any:
+    """Spectra ``(n, energy)`` as exspy has them."""
+    import exspy
+
+    axes: list[dict[str, Any]] = [
+        {"name": "pixel", "size": len(spectra), "navigate": True},
+        {
+            "name": "E",
+            "units": "eV",
+            "scale": axis.scale,
+            "offset": axis.offset,
+            "size": spectra.shape[-1],
+            "navigate": False,
+        },
+    ]
+    return exspy.signals.EELSSpectrum(spectra.copy(), axes=axes)
 
 
 def subtract_zero_loss(frame: Frame, **settings: Any) -> Frame:
     """Subtract the zero-loss peak that replicas of small networks learn from the spectra; see `zlp.subtract_zero_loss`.
 
-    Settings: ``onset_ev`` where loss begins (found where it is not given), ``replicas``, ``groups``, ``seed``.
+    Settings: ``onset_ev`` where loss begins (found where it is not given), ``replicas``, ``groups``, ``seed``; ``report`` is
+    told the fraction done and a word, and may raise `Cancelled`.
     """
     from .zlp import subtract_zero_loss as learnt
 
@@ -219,6 +257,8 @@ STEPS: Mapping[str, Callable[..., Frame]] = {
     "deconvolve": deconvolve,
 }
 """Every step by name. `deconvolve` needs another frame, the others settings alone."""
+REPORTING = frozenset({"spikes", "zero_loss", "deconvolve"})
+"""Steps that take long: they tell a ``report`` how far they are, and stop where it raises `Cancelled`."""
 
 
 def _recorded(value: Any) -> Any:
@@ -255,12 +295,16 @@ class Preparation:
         last = self._results[-1]
         return last.with_data(last.data, metadata={**last.metadata, "preparation": record})
 
-    def apply(self, name: str, **settings: Any) -> Frame:
-        """Do one more step. BadInput says what does not fit, and then nothing is changed."""
+    def apply(self, name: str, *, report: Report | None = None, **settings: Any) -> Frame:
+        """Do one more step. BadInput says what does not fit, and then nothing is changed.
+
+        `report` is told how far the long ones (`REPORTING`) are; what it raises ends the step, and nothing is changed.
+        """
         if name not in STEPS:
             raise BadInput(f"There is no step {name!r}; there are {', '.join(STEPS)}.")
         before = self._results[-1] if self._results else self.source
-        after = STEPS[name](before, **settings)
+        telling = {"report": report} if report is not None and name in REPORTING else {}
+        after = STEPS[name](before, **settings, **telling)
         self._results.append(after)
         self.steps.append((name, settings))
         self._undone.clear()

@@ -135,7 +135,7 @@ def fit_zero_loss(
     tell(0.02, "pixels by thickness")
     rng = np.random.default_rng(seed)
     group, thickness = _grouped(spectra, core, min(groups, max(1, len(spectra) // 8)))
-    drawn = _resampled(spectra, group, core, replicas=replicas, rng=rng)
+    drawn = _resampled(spectra, group, core, replicas=replicas, rng=rng, tell=tell)
     sums = np.stack([spectra[group == g].sum(axis=0, dtype=np.float64) for g in range(len(thickness))])
     found = onset(sums, energy, core, thickness, width) if onset_ev is None else onset_ev
     if not 1.2 * width < found < energy[-1]:
@@ -161,16 +161,27 @@ def subtract_zero_loss(
     replicas: int = REPLICAS,
     groups: int = GROUPS,
     seed: int = 0,
+    report: Callable[[float, str], None] | None = None,
 ) -> Frame:
     """Subtract the zero-loss peak learnt from the spectra (`fit_zero_loss`); its mean 68 % band is kept in the metadata.
 
     ``metadata["zero_loss"]`` holds ``low``, ``median`` and ``high`` (counts of the mean pixel, one number a channel, the
-    channels from ``first_ev`` on in steps of ``step_ev``), ``width_ev`` and ``onset_ev``, the mean end of the fits.
+    channels from ``first_ev`` on in steps of ``step_ev``), ``width_ev`` and ``onset_ev``, the mean end of the fits. `report`
+    is told the fraction done and a word; it may raise `Cancelled`.
     """
-    learnt = fit_zero_loss(frame, onset_ev=onset_ev, replicas=replicas, groups=groups, seed=seed)
+    tell = report or (lambda _fraction, _word: None)
+    learnt = fit_zero_loss(
+        frame,
+        onset_ev=onset_ev,
+        replicas=replicas,
+        groups=groups,
+        seed=seed,
+        report=lambda fraction, word: tell(0.95 * fraction, word),
+    )
     data = np.asarray(frame.data, dtype=np.float32).reshape(-1, frame.shape[-1])
     left = np.empty_like(data)
     for start in range(0, len(data), 4096):
+        tell(0.95 + 0.05 * start / len(data), "subtracting the peak")
         part = data[start : start + 4096]
         left[start : start + 4096] = part - learnt.peaks(part)
     height = float(_height_and_thickness(data, learnt.core)[0].mean())
@@ -221,12 +232,19 @@ def _grouped(spectra: np.ndarray, core: tuple[int, int], groups: int) -> tuple[n
 
 
 def _resampled(
-    spectra: np.ndarray, group: np.ndarray, core: tuple[int, int], *, replicas: int, rng: np.random.Generator
+    spectra: np.ndarray,
+    group: np.ndarray,
+    core: tuple[int, int],
+    *,
+    replicas: int,
+    rng: np.random.Generator,
+    tell: Callable[[float, str], None],
 ) -> np.ndarray:
     """Mean spectra of pixels drawn with replacement, ``(replicas, groups, channels)``, of height one."""
     groups = int(group.max()) + 1
     out = np.empty((replicas, groups, spectra.shape[1]))
     for g in range(groups):
+        tell(0.02 + 0.08 * g / groups, "pixels by thickness")
         members = np.flatnonzero(group == g)
         times = rng.multinomial(len(members), np.full(len(members), 1.0 / len(members)), size=replicas)
         sums = times.astype(np.float32) @ spectra[members]

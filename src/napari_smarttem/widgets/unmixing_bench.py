@@ -121,11 +121,16 @@ class Bench:
         return self.history[-1]
 
     def follow(self, result: UnmixingResult, unmixed: Unmixed) -> Shown:
-        """The result of a run that has grown: components keep their place, colour and visibility where they are the same."""
+        """The result of a run that has grown: components keep place, colour, visibility and the name a person gave."""
         before = self.shown
         if before is None:
             return self.found(result, unmixed)
-        result = result.reordered(_same_order(before.result.endmembers, result.endmembers))
+        from ..unmixing.live import in_order_of
+
+        result = in_order_of(before.result, result)
+        for number in _renamed(before.result):
+            if number < result.components:
+                result = result.renamed(number, before.result.names[number])
         count = result.components
         visible = (*before.visible[:count], *(True,) * (count - len(before.visible)))
         self.found(result, unmixed)
@@ -162,17 +167,12 @@ class Bench:
         return counts if of == "data" else counts - result.reconstruct_window(first, last)
 
 
-def _same_order(before: np.ndarray, after: np.ndarray) -> list[int]:
-    """Order of the new endmembers in which each stands where the most similar old one stood; the others come last."""
-    if before.shape[1] != after.shape[1]:
-        return list(range(len(after)))
-    from scipy.optimize import linear_sum_assignment
-
-    old = before / np.maximum(np.linalg.norm(before, axis=1, keepdims=True), 1e-300)
-    new = after / np.maximum(np.linalg.norm(after, axis=1, keepdims=True), 1e-300)
-    matched = dict(zip(*linear_sum_assignment(-(old @ new.T)), strict=True))
-    first = [int(matched[i]) for i in sorted(matched)]
-    return first + [i for i in range(len(after)) if i not in first]
+def _renamed(result: UnmixingResult) -> list[int]:
+    """Components that bear a name from a person, where none was merged or dropped since."""
+    edits = [next(iter(edit.items())) for edit in result.provenance.get("edits", ())]
+    if any(what in {"merged", "dropped"} for what, _ in edits):
+        return []
+    return sorted({value[0] for what, value in edits if what == "renamed"})
 
 
 _benches: weakref.WeakKeyDictionary[Any, Bench] = weakref.WeakKeyDictionary()

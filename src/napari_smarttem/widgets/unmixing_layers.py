@@ -324,6 +324,13 @@ class UnmixingLayers:
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
 
+    def unmark(self) -> None:
+        """Take the mark of the chosen pixel away."""
+        layer = live_layer(self.viewer, self.marker) if self.viewer is not None else None
+        self.marker = None
+        if layer is not None:
+            self.viewer.layers.remove(layer)
+
     def pixel_at(self, position: Sequence[float]) -> tuple[int, int] | None:
         """Pixel of the maps at a place of the viewer's world; None beside them or while all maps are hidden."""
         viewer = self.viewer

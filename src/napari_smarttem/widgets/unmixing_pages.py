@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QListWidget,
     QPushButton,
     QSpinBox,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -62,9 +61,12 @@ class PreparePage(QWidget):
         self.bin = button("Bin", "Sum pixels and channels")
         self.more = QComboBox()
         self.more.setToolTip("Further steps; those that need a range take the blue one")
+        self.more.setMinimumContentsLength(12)  # its longest title would make the page wider than the dock
+        self.more.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.apply_more = button("Do it", "Apply the step on the left")
         self.steps = QListWidget()
         self.steps.setMaximumHeight(90)
+        self.steps.setWordWrap(True)
         self.steps.setToolTip("The steps done, in order; they are written into the result and the Python copy")
         self.undo = button("Undo", "Take the last step back")
         self.next = primary("Next: unmix")
@@ -173,8 +175,7 @@ class ComponentsPage(QWidget):
         self.merge = button("Merge", "Make the selected components one")
         self.drop = button("Drop", "Leave the selected components out")
         self.undo = button("Undo", "Take the last change of the components back")
-        self.log = button("Log", "Counts on a logarithmic axis", QToolButton)
-        self.log.setCheckable(True)
+        self.log = button("Logarithmic", "Counts on a logarithmic axis", QCheckBox)
         self.hint = hint("Click a peak or an edge in the spectrum to say which element it is.")
         self.save = button("Save …", "As .hspy, which opens in HyperSpy as learning results, or as .csv tables")
         self.picture = button("Picture …", "Maps and spectra as one figure for a paper: PDF, SVG or PNG")
@@ -203,7 +204,7 @@ class PixelPage(QWidget):
         self.title = QLabel("Point at a pixel of the maps; click to hold on to it.")
         self.title.setWordWrap(True)
         self.plot = PixelPlot()
-        self.legend = hint("Thin: measured; orange: model; dashed: 3 σ of counting noise.")
+        self.legend = hint("Thin: measured; orange: model; dashed: 3 σ of the noise.")
         self.held = QCheckBox("Hold this pixel")
         self.held.setToolTip("A click on the maps holds a pixel; without it the cursor is followed")
         self.window = QCheckBox("Map of a window:")

@@ -20,13 +20,29 @@ if TYPE_CHECKING:
 
 NOT_CHOSEN = 110
 """Opacity (of 255) of the spectra of components that are not selected."""
+LABEL_ROWS = 7
+"""Names of lines that would lie over each other are put below each other, in so many rows at most."""
+MARGINS = (1, 1, 12, 7)
+"""Around a plot: without it pyqtgraph cuts off the last number of an axis and the descenders of its title."""
+
+
+class DecadeAxis(pyqtgraph.AxisItem):
+    """A logarithmic axis with plain numbers at 1, 2 and 5 of each decade."""
+
+    def logTickStrings(self, values: Any, scale: float, spacing: float) -> list[str]:
+        """Texts at powers of ten."""
+        texts = []
+        for value in values:
+            leading = round(float(10 ** (value - np.floor(value + 1e-9))))
+            texts.append(f"{10**value:.6g}" if leading in {1, 2, 5} else "")
+        return texts
 
 
 class Graph(pyqtgraph.PlotWidget):
     """A plot in the window's colours, content with little room."""
 
-    def __init__(self, bottom: str, left: str, height: int = 150) -> None:
-        super().__init__(background=None)
+    def __init__(self, bottom: str, left: str, height: int = 150, **options: Any) -> None:
+        super().__init__(background=None, **options)
         self._height = height
         self.setMinimumHeight(min(height, 110))
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
@@ -35,8 +51,9 @@ class Graph(pyqtgraph.PlotWidget):
         self.hideButtons()
         self.setLabel("bottom", bottom)
         self.setLabel("left", left)
+        self.getPlotItem().layout.setContentsMargins(*MARGINS)
         if bottom:
-            self.getAxis("bottom").setHeight(42)  # what pyqtgraph takes by itself cuts the descenders off
+            self.getAxis("bottom").setHeight(38)
         for side in ("bottom", "left"):
             self.getAxis(side).enableAutoSIPrefix(False)
         self._take_text_color()
@@ -80,18 +97,32 @@ class EndmemberPlot(Graph):
     energy_clicked = Signal(float)
 
     def __init__(self) -> None:
-        super().__init__("Energy (eV)", "Counts", 230)
+        super().__init__("Energy (eV)", "Counts", 230, axisItems={"left": DecadeAxis("left")})
         self._logarithmic = False
         self._shown: tuple[Any, ...] | None = None
+        self._errors: np.ndarray | None = None
         self._curves: list[Any] = []
         self._markers: list[Any] = []
+        self._band = (self.plot([], []), self.plot([], []))
+        self._sure = pyqtgraph.FillBetweenItem(*self._band)
+        self.addItem(self._sure, ignoreBounds=True)
+        self.getViewBox().sigRangeChanged.connect(self._arrange)
+        self.getViewBox().sigResized.connect(self._arrange)
         self.scene().sigMouseClicked.connect(self._clicked)
 
     def show_spectra(
-        self, energy_ev: np.ndarray, spectra: np.ndarray, colors: Sequence[str], visible: Sequence[bool], selected: int
+        self,
+        energy_ev: np.ndarray,
+        spectra: np.ndarray,
+        colors: Sequence[str],
+        visible: Sequence[bool],
+        selected: int,
+        *,
+        errors: np.ndarray | None = None,
     ) -> None:
-        """Draw ``(k, energy)`` spectra."""
+        """Draw ``(k, energy)`` spectra, the selected one with its standard errors where these are known."""
         self._shown = (energy_ev, spectra, colors, visible, selected)
+        self._errors = errors
         while len(self._curves) > len(spectra):
             self.removeItem(self._curves.pop())
         while len(self._curves) < len(spectra):
@@ -104,13 +135,21 @@ class EndmemberPlot(Graph):
             curve.setZValue(1 if chosen else 0)
             curve.setVisible(bool(visible[number]) or chosen)
             curve.setData(energy_ev, self._scaled(spectra[number]))
+        shade = pyqtgraph.mkColor(colors[selected])
+        shade.setAlpha(70)
+        self._sure.setBrush(pyqtgraph.mkBrush(shade))
+        known = errors is not None and bool(np.isfinite(errors[selected]).all())
+        self._sure.setVisible(known)
+        for edge, sign in zip(self._band, (-1.0, 1.0), strict=True):
+            around = self._scaled(spectra[selected] + sign * errors[selected]) if errors is not None and known else []
+            edge.setData(energy_ev if known else [], around, pen=None)
 
     def set_logarithmic(self, on: bool) -> None:
         """Counts on a logarithmic axis; what is not positive is drawn on the floor, four decades below the largest."""
         self._logarithmic = on
         self.getAxis("left").setLogMode(on)
         if self._shown is not None:
-            self.show_spectra(*self._shown)
+            self.show_spectra(*self._shown, errors=self._errors)
         self.enableAutoRange()
 
     def _scaled(self, counts: np.ndarray) -> np.ndarray:
@@ -124,16 +163,30 @@ class EndmemberPlot(Graph):
         for marker in self._markers:
             self.removeItem(marker)
         self._markers = []
-        for number, line in enumerate(lines):
+        for line in lines:
             marker = pyqtgraph.InfiniteLine(
                 pos=line.energy_ev,
                 angle=90,
                 pen=pyqtgraph.mkPen(color, width=1, style=Qt.PenStyle.DotLine),
                 label=line.name,
-                labelOpts={"position": 0.94 - 0.085 * (number % 3), "color": self.text_color, "movable": False},
+                labelOpts={"color": self.text_color, "movable": False, "anchors": [(0, 0.5), (0, 0.5)]},
             )
             self.addItem(marker, ignoreBounds=True)
             self._markers.append(marker)
+        self._arrange()
+
+    def _arrange(self, *_: Any) -> None:
+        """Put the names so that none lies over another: each in the highest row that is free where it stands."""
+        view = self.getViewBox().viewRect()
+        across = self.getViewBox().width() / max(view.width(), 1e-12)
+        height = max(self.getViewBox().height(), 1.0)
+        taken = [-1e9] * LABEL_ROWS
+        for marker in sorted(self._markers, key=lambda one: float(one.value())):
+            box = marker.label.boundingRect()
+            left = (float(marker.value()) - view.left()) * across
+            row = next((i for i, end in enumerate(taken) if end <= left), int(np.argmin(taken)))
+            taken[row] = left + box.width()
+            marker.label.setPosition(1.0 - (row + 0.6) * 0.8 * box.height() / height)
 
     @property
     def marked(self) -> list[str]:
@@ -150,7 +203,7 @@ class ScreePlot(Graph):
     """Singular values, the largest that noise would give, and where the line was drawn."""
 
     def __init__(self) -> None:
-        super().__init__("Component", "Singular value", 140)
+        super().__init__("Component", "Singular value", 140, axisItems={"left": DecadeAxis("left")})
         self.setLogMode(y=True)
         self._points = pyqtgraph.ScatterPlotItem(size=7)
         self._line = self.plot([], [])
@@ -214,6 +267,7 @@ class PixelPlot(QWidget):
         self._data = self.above.plot([], [])
         self._model = self.above.plot([], [], pen=pyqtgraph.mkPen("#E69F00", width=2))
         self._left = self.below.plot([], [])
+        self._span = self.below.plot([], [])
         for level in (-3, 3):
             self.below.addItem(
                 pyqtgraph.InfiniteLine(pos=level, angle=0, pen=pyqtgraph.mkPen("#9a9a9a", style=Qt.PenStyle.DashLine)),
@@ -230,8 +284,13 @@ class PixelPlot(QWidget):
         column.addWidget(self.above, 2)
         column.addWidget(self.below, 1)
 
-    def show_pixel(self, energy_ev: np.ndarray, data: np.ndarray | None, model: np.ndarray | None) -> None:
-        """Draw a pixel; without data (not read yet) only its model."""
+    def show_pixel(
+        self, energy_ev: np.ndarray, data: np.ndarray | None, model: np.ndarray | None, *, excess: float = 1.0
+    ) -> None:
+        """Draw a pixel; without data (not read yet) only its model.
+
+        `excess` is the variance of the noise over that of counting, where it was found to be larger.
+        """
         first = self._data.xData is None or len(self._data.xData) != len(energy_ev)
         self._data.setData(
             energy_ev if data is not None else [],
@@ -241,8 +300,10 @@ class PixelPlot(QWidget):
         self._model.setData(energy_ev if model is not None else [], model if model is not None else [])
         if data is not None and model is not None:
             self._left.setData(
-                energy_ev, residual_sigma(data, model), pen=pyqtgraph.mkPen(self.above.text_color, width=1)
+                energy_ev, residual_sigma(data, model, excess), pen=pyqtgraph.mkPen(self.above.text_color, width=1)
             )
+            ends = np.array([energy_ev[0], energy_ev[-1]])
+            self._span.setData(ends, [-4.0, 4.0], pen=None)  # so that both lines at three sigma are always in sight
         else:
             self._left.setData([], [])
         if first:
@@ -262,10 +323,19 @@ class PixelPlot(QWidget):
             self.window_dragged.emit(low, high)
 
 
-def residual_sigma(data: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """Data minus model in standard deviations of counting noise; where the data cannot be counts, of the residual itself."""
+def residual_sigma(data: np.ndarray, model: np.ndarray, excess: float = 1.0) -> np.ndarray:
+    """Data minus model in standard deviations of the noise; where the data cannot be counts, of the residual itself.
+
+    Parameters
+    ----------
+    data, model : ndarray
+        ``(energy,)``.
+    excess : float
+        Variance of the noise over that of counting. Of whole numbers it is taken to be one at least.
+    """
     left = data - model
     if (data >= 0).all():
-        return np.asarray(left / np.sqrt(np.maximum(model, 1.0)))
+        counts = bool((data == np.rint(data)).all())
+        return np.asarray(left / np.sqrt(np.maximum(model, 1.0) * (max(excess, 1.0) if counts else excess)))
     deviation = float(np.std(left))
     return np.asarray(left / deviation if deviation > 0 else left)

@@ -8,7 +8,7 @@ import numpy as np
 import pyqtgraph
 from qtpy.QtWidgets import QFileDialog
 
-from ..schema import BadInput, Frame
+from ..schema import BadInput, Cancelled, Frame
 from .unmixing_choose import FILTER
 from .unmixing_steps import MORE, Step, arguments_of
 
@@ -50,9 +50,12 @@ class PrepareActions:
             if self.bench.preparation is preparation:
                 preparation.accept(step, frame)
                 self._show_prepared()
-                self._say(f"{str(step).capitalize()}.")
+                self._say(step.sentence)
 
-        self._run(lambda _cancel: preparation.apply(step), done, "Preparing …")
+        def work(cancel: Any) -> Frame:
+            return preparation.apply(step, lambda fraction, word: self._report(fraction, stopping(cancel, word)))
+
+        self._run(work, done, "Preparing …")
 
     def undo_step(self) -> None:
         """Take the last step back."""
@@ -72,6 +75,9 @@ class PrepareActions:
         pixels, channels = self.prepare.pixels.value(), self.prepare.channels.value()
         if pixels * channels == 1:
             self._fail(BadInput("Binning takes at least two pixels or two channels together; set one of the numbers."))
+            return
+        if pixels > 1 and self.bench.spectra.places_nm is not None:
+            self._fail(BadInput("The spectra of a run lie anywhere: only their channels can be taken together."))
             return
         rows = pixels if self.bench.preparation.frame.shape[0] > 1 else 1
         self.do_step(Step("bin", {"y": rows, "x": pixels, "energy": channels}))
@@ -159,6 +165,13 @@ class PrepareActions:
         low, high = (float(v) for v in self.prepare.region.getRegion())
         size = " × ".join(map(str, self.bench.preparation.frame.shape)) if self.bench.preparation is not None else ""
         self.prepare.range.setText(f"Blue range: {low:.5g} to {high:.5g} eV (drag its edges). Data now: {size}.")
+
+
+def stopping(cancel: Any, word: str) -> str:
+    """The word again; `Cancelled` where the person has asked to stop."""
+    if cancel.is_set():
+        raise Cancelled("The preparation was stopped; the data are as they were before.")
+    return word
 
 
 def left_band(frame: Frame, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

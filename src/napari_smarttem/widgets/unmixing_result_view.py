@@ -40,6 +40,7 @@ class ResultView:
         page.plot.energy_clicked.connect(self._energy_clicked)
         self.pixel.plot.window_dragged.connect(self._window_dragged)
         self.pixel.window.toggled.connect(self._window_toggled)
+        self.pixel.held.toggled.connect(self._held)
         self.pixel.of.currentTextChanged.connect(self._draw_window)
         self.compare.run.clicked.connect(self.compare_methods)
         self.compare.take.clicked.connect(self.take_second)
@@ -124,7 +125,9 @@ class ResultView:
             return
         chosen = min(max(0, self.components.table.currentRow()), shown.result.components - 1)
         result = shown.result
-        self.components.plot.show_spectra(result.energy_ev, result.endmembers, shown.colors, shown.visible, chosen)
+        self.components.plot.show_spectra(
+            result.energy_ev, result.endmembers, shown.colors, shown.visible, chosen, errors=result.endmember_errors
+        )
         symbols = (result.elements or ((),) * result.components)[chosen]
         low, high = sorted((float(result.energy_ev[0]), float(result.energy_ev[-1])))
         kind, color = spectrum_kind(result), shown.colors[chosen]
@@ -258,11 +261,19 @@ class ResultView:
         """A click on a map holds its pixel; another one beside the maps lets it go."""
         where = self.bench.layers.pixel_at(position)
         if where is None or self.bench.result is None:
+            self.pixel.held.setChecked(False)
             return
         self.pixel.held.setChecked(True)
         self._show_pixel(*where)
         self.bench.layers.mark(*where)
         self.show_page(PIXEL_PAGE)
+
+    def _held(self, on: bool) -> None:
+        """The mark goes with the hold: it would be in the wrong place as soon as the cursor moves."""
+        if not on:
+            self.bench.layers.unmark()
+        elif self._pixel is not None and self.bench.result is not None:
+            self.bench.layers.mark(*self._pixel)
 
     def _follow_cursor(self) -> None:
         place, self._place = self._place, None
@@ -305,7 +316,9 @@ class ResultView:
         )
         where = f"Spectrum {column}" if result.shape[0] == 1 else f"Pixel y {row}, x {column}"
         self.pixel.title.setText(f"<b>{where}</b>: {amounts}; χ² per channel {result.residual_map[row, column]:.2f}")
-        self.pixel.plot.show_pixel(result.energy_ev, data, model)
+        made = result.provenance
+        excess = float(made.get("noise_variance", 1.0)) if made.get("noise") == "poisson" else 1.0
+        self.pixel.plot.show_pixel(result.energy_ev, data, model, excess=excess if excess > 0 else 1.0)
 
     # ------------------------------------------------------------------------------------------------------ window
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..schema import BadInput, Frame
+from .unmixing_input import as_map
 
+Report = Callable[[float, str], None]
 Words = Callable[[Mapping[str, Any]], str]
 WORDS: dict[str, Words] = {
     "crop_energy": lambda a: f"kept {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
@@ -37,7 +39,7 @@ MORE: dict[str, str] = {
 _WITH_RANGE = frozenset({"crop_energy", "power_law", "polynomial"})
 
 
-def deconvolve(frame: Frame, *, low_loss: str) -> Frame:
+def deconvolve(frame: Frame, *, low_loss: str, report: Report | None = None) -> Frame:
     """Remove plural scattering with the largest low loss in the file `low_loss`."""
     from ..io import read
     from ..unmixing import prepare
@@ -45,7 +47,10 @@ def deconvolve(frame: Frame, *, low_loss: str) -> Frame:
     frames = [one for one in read(low_loss) if one.axes[-1].units == "eV"]
     if not frames:
         raise BadInput(f"{Path(low_loss).name} holds no spectra.")
-    return prepare.deconvolve(frame, max(frames, key=lambda one: prod(one.shape)))
+    largest = max(frames, key=lambda one: prod(one.shape))
+    if len(largest.axes) == 2 and len(frame.axes) == 3:  # a line scan, which is a map of one row here
+        largest = as_map(largest)
+    return prepare.deconvolve(frame, largest, report=report)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,12 @@ class Step:
 
     def __str__(self) -> str:
         return WORDS[self.name](self.arguments) if self.name in WORDS else self.name
+
+    @property
+    def sentence(self) -> str:
+        """What was done, as a sentence; units and file names keep their capitals."""
+        words = str(self)
+        return f"{words[:1].upper()}{words[1:]}."
 
     @property
     def function(self) -> Callable[..., Frame]:
@@ -99,9 +110,17 @@ class Preparation:
         """What is unmixed."""
         return self._frames[-1]
 
-    def apply(self, step: Step) -> Frame:
-        """What `step` would make of the present frame; needs `accept` to hold. May take long."""
-        made = step.function(self.frame, **step.arguments)
+    def apply(self, step: Step, report: Report | None = None) -> Frame:
+        """What `step` would make of the present frame; needs `accept` to hold. May take long.
+
+        `report` is told how far the long ones are; what it raises ends the step, and nothing is changed.
+        """
+        from ..unmixing.prepare import REPORTING
+
+        if report is not None:
+            report(0.0, step.name.replace("_", " "))
+        telling = {"report": report} if report is not None and step.name in REPORTING else {}
+        made = step.function(self.frame, **step.arguments, **telling)
         record = [{"step": one.name, **one.arguments} for one in (*self.steps, step)]
         return made.with_data(made.data, metadata={**made.metadata, "preparation": record})
 
