@@ -56,8 +56,9 @@ def find_autoencoder(problem: Problem) -> Found:
     problem.report(0.86, "Gaussian mixture of the code")
     lit = problem.subspace.pixel_scale > 0
     with threadpool_limits(limits=1):
+        # one covariance for all kinds: with one of its own a wide kind takes in the mixtures that lie between the others
         model = GaussianMixture(
-            k, covariance_type="full", reg_covar=1e-3, n_init=4, random_state=int(rng.integers(2**31 - 1))
+            k, covariance_type="tied", reg_covar=1e-3, n_init=4, random_state=int(rng.integers(2**31 - 1))
         )
         learnt = np.flatnonzero(lit)
         model.fit(code[learnt if len(learnt) <= 50_000 else rng.choice(learnt, 50_000, replace=False)])
