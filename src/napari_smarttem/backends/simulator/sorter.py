@@ -16,17 +16,9 @@ import numpy as np
 from ...physics.oam import PARAMETERS, Sorter, SorterOptics
 from ...physics.oam_range import HALF_RANGES
 from ...physics.oam_states import InputState
-from ...schema import (
-    Axis,
-    BadInput,
-    Cancelled,
-    ControlInfo,
-    Frame,
-    InstrumentFault,
-    LimitExceeded,
-    electron_wavelength_nm,
-)
-from ..base import Camera, CancelToken, Optics
+from ...schema import Axis, ControlInfo, Frame, InstrumentFault, electron_wavelength_nm
+from ..base import Camera, Optics
+from .beside import CameraBeside, ControlsBeside
 from .clock import Clock
 from .column import Column
 
@@ -146,45 +138,27 @@ class SorterPart:
             return np.asarray(self._noise.poisson(mean * self.electrons_per_s * exposure_s), dtype=np.float32)
 
 
-class SorterCamera:
-    """The camera behind the sorter, beside those the column already has."""
+class SorterCamera(CameraBeside):
+    """The camera behind the sorter: angular momentum along theta_x, ``mrad_per_hbar`` in the metadata."""
+
+    OWN = (CAMERA,)
+    EXPOSURE_RANGE_S = EXPOSURE_RANGE_S
 
     def __init__(self, part: SorterPart, column: Column | None, others: Camera | None, high_tension_v: float) -> None:
+        super().__init__(part.clock, others)
         self._part = part
         self._column = column
-        self._others = others
         self._mrad_per_hbar = electron_wavelength_nm(high_tension_v) / (2 * np.pi * SCALE_NM) * 1e3
 
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Names of the cameras, the default one first."""
-        return (*(self._others.cameras if self._others is not None else ()), CAMERA)
-
-    def acquire_image(self, exposure_s: float, cancel: CancelToken, camera: str | None = None) -> Frame:
-        """Expose and read once; orbital angular momentum along theta_x, ``mrad_per_hbar`` in the metadata."""
-        if camera is None:
-            camera = self.cameras[0]
-        if camera != CAMERA:
-            if self._others is None:
-                raise BadInput(f"There is no camera {camera!r}; there is {', '.join(self.cameras)}.")
-            return self._others.acquire_image(exposure_s, cancel, camera)
-        low, high = EXPOSURE_RANGE_S
-        if not low <= exposure_s <= high:
-            raise LimitExceeded(
-                f"an exposure of {exposure_s:g} s is outside {low:g} to {high:g} s; nothing was recorded, ask for one inside."
-            )
-        clock = self._part.clock
-        started = clock.now_s()
-        if not clock.wait_until(started + exposure_s, cancel):
-            raise Cancelled("the exposure of the sorter's camera was cancelled; nothing was recorded.")
+    def _read(self, camera: str, exposure_s: float, started_s: float) -> Frame:
         blanked = self._column is not None and self._column.blanked
-        counts = self._part.picture(exposure_s, started)
+        counts = self._part.picture(exposure_s, started_s)
         if blanked:
             counts = np.zeros_like(counts)
         if not np.isfinite(counts).all():
             raise InstrumentFault("the sorter's camera gave numbers that are not finite; expose again.", transient=True)
-        finished = clock.now_s()
-        clock.sleep(READOUT_S)
+        finished = self._clock.now_s()
+        self._clock.sleep(READOUT_S)
         pixel = OPTICS.pixel_hbar * self._mrad_per_hbar
         offset = -0.5 * (OPTICS.pixels - 1) * pixel
         axes = tuple(Axis(name=name, units="mrad", scale=pixel, offset=offset) for name in ("theta_y", "theta_x"))
@@ -193,9 +167,9 @@ class SorterCamera:
             axes=axes,
             signal="OAM sorter",
             metadata={
-                "camera": CAMERA,
+                "camera": camera,
                 "exposure_s": exposure_s,
-                "exposure_started_s": started,
+                "exposure_started_s": started_s,
                 "exposure_finished_s": finished,
                 "mrad_per_hbar": self._mrad_per_hbar,
                 "electrons": self._part.electrons_per_s * exposure_s,
@@ -205,38 +179,16 @@ class SorterCamera:
         )
 
 
-class SorterControls:
-    """The sorter's five controls, beside those the column already has."""
+class SorterControls(ControlsBeside):
+    """The sorter's five controls, beside those the column has."""
 
     def __init__(self, part: SorterPart, others: Optics | None) -> None:
+        super().__init__(CONTROLS, others)
         self._part = part
-        self._others = others
 
-    @property
-    def controls(self) -> Mapping[str, ControlInfo]:
-        """Every control by name."""
-        return {**(self._others.controls if self._others is not None else {}), **CONTROLS}
+    def _values(self) -> Mapping[str, float]:
+        return self._part.control_values()
 
-    def get(self) -> dict[str, float]:
-        """Present values."""
-        return {**(self._others.get() if self._others is not None else {}), **self._part.control_values()}
-
-    def set(self, values: Mapping[str, float]) -> None:
-        """Set some controls; all or, where one is unknown or outside its limits, none."""
-        controls = self.controls
-        for name, value in values.items():
-            if name not in controls:
-                raise BadInput(f"the simulated column has no {name!r}; it has {', '.join(controls)}.")
-            info = controls[name]
-            if not info.minimum <= value <= info.maximum:
-                raise LimitExceeded(
-                    f"{name} = {value:g} {info.units} is outside {info.minimum:g} to {info.maximum:g} {info.units}; "
-                    "nothing was moved, ask for a value inside."
-                )
-        others = {name: value for name, value in values.items() if name not in CONTROLS}
-        if others and self._others is not None:
-            self._others.set(others)
-        ours = {name: float(value) for name, value in values.items() if name in CONTROLS}
-        if ours:
-            self._part.set_controls(ours)
-            self._part.clock.sleep(SETTLE_S)
+    def _move(self, values: dict[str, float]) -> None:
+        self._part.set_controls(values)
+        self._part.clock.sleep(SETTLE_S)
