@@ -245,6 +245,10 @@ def _add_acquire_options(acquire: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting of the plan; repeatable"
     )
+    how.add_argument(
+        "--keep-good", type=int, metavar="N",
+        help="before every N-th image of a point (without images: spectrum) read one Ronchigram, and correct what is off",
+    )  # fmt: skip
     how.add_argument("--seed", type=int, help="of everything left to chance")
     record = acquire.add_argument_group("record")
     record.add_argument("--out", type=Path, metavar="RUN", help="run folder to make (.smarttem is added)")

@@ -7,16 +7,16 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .acquisition.settings import parse
 from .engine.journal import Journal
 from .engine.session import Session
 from .engine.status import RunState
-from .schema import BadInput, InstrumentInfo, PlanSpec
+from .schema import BadInput, InstrumentInfo, KeepGood, PlanSpec
 
 _POLL_S = 0.05
 _PLAIN_LINE_EVERY_S = 10.0
@@ -33,7 +33,7 @@ def acquire(options: argparse.Namespace) -> int:
         recorded_s = info.details.get("recorded_exposure_s")
         if recorded_s:  # a recording holds no longer exposure than its own, and thinning it needs a reason
             settings.setdefault("exposure_s", recorded_s)
-        spec = PlanSpec(kind="acquisition", settings=settings)
+        spec = PlanSpec(kind="acquisition", settings=settings, keep_good=kept_good(options, settings))
         folder = session.start(spec, options.out, policy=policy, dose_budget_e_per_a2=options.dose_budget)
         return _follow(session, folder, policy, as_json=options.json)
 
@@ -110,6 +110,16 @@ def plan_settings(options: argparse.Namespace) -> dict[str, Any]:
     if chooser:
         settings["chooser_settings"] = chooser
     return settings
+
+
+def kept_good(options: argparse.Namespace, settings: Mapping[str, Any]) -> KeepGood | None:
+    """The check of the optics that ``--keep-good`` asks for: nobody is there to be asked, so what is off is corrected."""
+    if options.keep_good is None:
+        return None
+    if options.keep_good < 1:
+        raise BadInput(f"--keep-good takes a whole number from 1 on, not {options.keep_good}.")
+    before: Literal["image", "point"] = "point" if settings.get("image_nm") is None else "image"
+    return KeepGood(before=before, every=options.keep_good, settings={"mode": "correct"})
 
 
 def review_policy(approve: str) -> str:

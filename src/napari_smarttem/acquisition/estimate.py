@@ -49,8 +49,36 @@ def early_after(settings: AcquisitionSettings) -> int:
     return max(1, settings.drift_every // 5)
 
 
+def image_scan(
+    name: str,
+    place_nm: tuple[float, float],
+    settings: AcquisitionSettings,
+    context: PlanContext,
+    signals: tuple[str, ...],
+) -> Scan | None:
+    """The image of a point at high magnification, moved inwards where it would reach beyond the field; None where there is none."""
+    if settings.image_nm is None:
+        return None
+    (y_nm, x_nm), whole = place_nm, context.field
+    height, width = min(settings.image_nm, whole.height_nm), min(settings.image_nm, whole.width_nm)
+    return Scan(
+        step_id=name,
+        field=Field2D(
+            y_nm=min(max(y_nm - height / 2, whole.y_nm), whole.y_nm + whole.height_nm - height),
+            x_nm=min(max(x_nm - width / 2, whole.x_nm), whole.x_nm + whole.width_nm - width),
+            height_nm=height,
+            width_nm=width,
+        ),
+        shape=(settings.image_pixels, settings.image_pixels),
+        dwell_s=settings.image_dwell_s or settings.overview_dwell_s,
+        signals=signals,
+        purpose="image",
+    )
+
+
 def _costs(settings: AcquisitionSettings, context: PlanContext) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(seconds, e/Å²) of one spectrum and of one drift image."""
+    """(seconds, e/Å²) of one point, its image included, and of one drift image."""
+    image = image_scan("estimate", (0.0, 0.0), settings, context, ())
     acquire = Acquire(step_id="estimate", y_nm=0.0, x_nm=0.0, exposure_s=settings.exposure_s)
     shape = settings.scan_shape(context)
     field = settings.scan_field(context)
@@ -61,8 +89,9 @@ def _costs(settings: AcquisitionSettings, context: PlanContext) -> tuple[tuple[f
         dwell_s=settings.drift_dwell_s or settings.overview_dwell_s,
         purpose="drift",
     )
+    point = [acquire] if image is None else [image, acquire]
     return (
-        (estimate_duration(acquire, context), estimate_dose(acquire, context)),
+        (sum(estimate_duration(one, context) for one in point), sum(estimate_dose(one, context) for one in point)),
         (estimate_duration(scan, context), estimate_dose(scan, context)),
     )
 
@@ -73,7 +102,7 @@ def estimate(targets: Sequence[Target] | int, settings: AcquisitionSettings, con
     scans = drift_scans(points, settings, context)
     (acquire_s, acquire_dose), (scan_s, scan_dose) = _costs(settings, context)
     return PlanEstimate(
-        steps=points + scans,
+        steps=(points if settings.image_nm is None else 2 * points) + scans,
         duration_s=points * acquire_s + scans * scan_s,
         dose_e_per_a2=points * acquire_dose + scans * scan_dose,
     )

@@ -29,7 +29,7 @@ from ..schema import (
     estimate_duration,
 )
 from .choosers import Proposals, propose_with_remarks
-from .estimate import EARLY_SCANS, corrects_drift, early_after, estimate, within_budget
+from .estimate import EARLY_SCANS, corrects_drift, early_after, estimate, image_scan, within_budget
 from .route import shortest_path
 from .settings import AcquisitionSettings, merged, parse
 from .tracking import DriftCorrection, exposure_times
@@ -247,6 +247,9 @@ class _Acquisition:
             if short:
                 yield from self._note(f"{name}-spent", short, level="warning")
                 return False
+            if settings.image_nm is not None:
+                yield from self._image_point(target, step)
+                step = self._acquire_step(target) or step
             result = yield from self._do(step)
             since_drift = (since_drift or 0) + 1
             if result.ok:
@@ -290,6 +293,16 @@ class _Acquisition:
             drift_nm=(dy, dx),
         )
 
+    def _image_point(self, target: Target, point: Acquire) -> Steps:
+        """An image of the point at high magnification; a note where it failed, and the spectrum is recorded all the same."""
+        signals = self.settings.overview_signals or self.context.signals[:1]
+        name = f"{target.target_id}-image"
+        scan = image_scan(name, (point.y_nm, point.x_nm), self.settings, self.context, signals)
+        result = yield from self._do(scan)
+        if not result.ok:
+            text = f"The image of {target.target_id} could not be recorded: {result.reason}"
+            yield from self._note(f"{name}-failed", text, level="warning")
+
     def _follow_drift(self) -> Steps:
         assert self.overview is not None
         if self.drift is None:
@@ -313,10 +326,13 @@ class _Acquisition:
     def _too_dear(self, step: Acquire) -> str:
         """Why the next exposure would break a budget, or nothing."""
         settings = self.settings
-        after_s = self.spent_s + estimate_duration(step, self.context)
+        signals = self.settings.overview_signals
+        image = image_scan("estimate", (step.y_nm, step.x_nm), self.settings, self.context, signals)
+        exposures = [step] if image is None else [image, step]
+        after_s = self.spent_s + sum(estimate_duration(one, self.context) for one in exposures)
         if settings.time_budget_s is not None and after_s > settings.time_budget_s * (1 + 1e-9):
             return f"The time budget of {settings.time_budget_s:g} s is used up; the remaining points were left out."
-        after = self.spent_dose + estimate_dose(step, self.context)
+        after = self.spent_dose + sum(estimate_dose(one, self.context) for one in exposures)
         if settings.dose_budget_e_per_a2 is not None and after > settings.dose_budget_e_per_a2 * (1 + 1e-9):
             return f"The dose budget of {settings.dose_budget_e_per_a2:g} e/Å² is used up; the remaining points were left out."
         return ""
@@ -336,7 +352,7 @@ class _Acquisition:
         if isinstance(step, (Scan, Acquire)) and result.status != "skipped":
             began, ended = exposure_times(result)
             ended = max(ended, result.finished_s)
-            if isinstance(step, Acquire) or step.purpose == "drift":
+            if isinstance(step, Acquire) or step.purpose != "overview":
                 self.spent_s += max(0.0, result.finished_s - result.started_s)
             began, ended = began + self.clock_shift_s, ended + self.clock_shift_s
             last = self.last_end_s

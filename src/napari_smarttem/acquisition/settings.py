@@ -60,10 +60,26 @@ class AcquisitionSettings(Options):
     exposure_s: float = Field(
         default=0.1, gt=0, le=3600, description="Exposure of one spectrum.", json_schema_extra=_units("s")
     )
+    image_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="Before each spectrum, scan an image of this side around the point, at high magnification; none: no image.",
+        json_schema_extra=_units("nm"),
+    )
+    image_pixels: Pixels = Field(
+        default=128, description="Rows and columns of the image of a point.", json_schema_extra=_units("px")
+    )
+    image_dwell_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=1.0,
+        description="Time per pixel of the image of a point; none: as the overview.",
+        json_schema_extra=_units("s"),
+    )
     time_budget_s: float | None = Field(
         default=None,
         gt=0,
-        description="Instrument time for spectra and drift images; the points of lowest score are left out.",
+        description="Instrument time for spectra, images of points and drift images; the points of lowest score are left out.",
         json_schema_extra=_units("s"),
     )
     dose_budget_e_per_a2: float | None = Field(

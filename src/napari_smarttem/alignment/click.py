@@ -7,7 +7,7 @@ click that fails puts the controls back to where they were before it.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +17,7 @@ from . import reading
 from .targets.steering import ControlState
 
 TRIES = 3
+Settings = TypeVar("Settings", bound=BaseModel)
 LEARNING_STEP = 0.1
 """Of the largest step: what a control is moved by to see what it does."""
 
@@ -46,6 +47,8 @@ class ClickSettings(BaseModel):
         Where the frames do not say it.
     expected_c1_nm : float
         About where C1 is when it is looked.
+    place_nm : (float, float), optional
+        Where the probe is put to look, (y, x), such as an amorphous area; None leaves it where it is.
     proposal : dict
         What was proposed and what a person made of it, for the record.
     """
@@ -63,17 +66,13 @@ class ClickSettings(BaseModel):
     exposure_s: float = Field(default=0.5, gt=0)
     high_tension_v: float | None = Field(default=None, gt=0)
     expected_c1_nm: float = -1500.0
+    place_nm: tuple[float, float] | None = None
     proposal: dict[str, Any] = Field(default_factory=dict)
 
 
 def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
     """The plan; `BadInput` at once where the settings cannot be used."""
-    try:
-        checked = ClickSettings.model_validate(dict(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"the alignment's setting {place}: {first['msg']}.") from error
+    checked = parse(ClickSettings, settings)
     for name, value in (*checked.values.items(), *checked.after.items()):
         state = checked.controls.get(name)
         if state is None:
@@ -85,17 +84,38 @@ def build(settings: Mapping[str, Any], context: PlanContext) -> Plan:
         if checked.look or checked.learn
         else None
     )
-    return _Click(checked, read).steps()
+    return Click(checked, read).steps()
 
 
-class _Click:
+def parse(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
+    """Checked settings; `BadInput` in one sentence where they cannot be used."""
+    try:
+        return kind.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadInput(f"the alignment's setting {place}: {first['msg']}.") from error
+
+
+class Click:
+    """Controls set and pictures read, in the words of one run.
+
+    Parameters
+    ----------
+    settings : ClickSettings
+    read : Reader or None
+        None where nothing is looked at.
+    """
+
     def __init__(self, settings: ClickSettings, read: reading.Reader | None) -> None:
         self.settings = settings
         self.read = read
         self.changed_s = -np.inf
+        self.resumed = False  # the last change is read from a journal: the clock may be another one
         self.sets = self.looks = 0
 
-    def steps(self) -> Generator[Any, StepResult, None]:
+    def steps(self) -> Generator[Any, StepResult, Any]:
+        """All of it."""
         settings = self.settings
         if settings.values:
             present = {name: settings.controls[name].value for name in settings.values}
@@ -123,7 +143,7 @@ class _Click:
             result = yield SetOptics(step_id=f"set-{self.sets:03d}", values=values)
             if not result.ok:
                 raise InstrumentFault(result.reason)
-            self.changed_s = result.finished_s
+            self.changed_s, self.resumed = result.finished_s, result.replayed
 
     def _learn(self) -> Generator[Any, StepResult, None]:
         controls = self.settings.controls
@@ -169,22 +189,31 @@ class _Click:
             step_id=name,
             text=found.words(),
             level="info" if found.good else "warning",
-            data={"reading": found.model_dump(mode="json")},
+            data={"reading": found.model_dump(mode="json"), **self._facts()},
         )
         return found
+
+    def _facts(self) -> dict[str, Any]:
+        """What else the record of a reading should say."""
+        return {}
 
     def _fresh_frame(self, name: str) -> Generator[Any, StepResult, Frame]:
         for attempt in range(TRIES):
             self.looks += 1
-            result = yield TakeImage(
-                step_id=f"picture-{name}-{attempt}", exposure_s=self.settings.exposure_s, camera=self.settings.camera
-            )
+            result = yield self._picture(f"picture-{name}-{attempt}")
             if not result.ok or not result.frames:
                 raise InstrumentFault(result.reason or "The camera gave no picture.")
             frame = result.frames[0]
             began = frame.metadata.get("exposure_started_s", result.started_s)
-            if isinstance(began, (int, float)) and began >= self.changed_s:
+            fresh = isinstance(began, (int, float)) and began >= self.changed_s
+            if fresh or (self.resumed and not result.replayed):
                 return frame
         raise InstrumentFault(
             f"{TRIES} pictures in a row began before the optics had settled; check the camera's clock."
+        )
+
+    def _picture(self, name: str) -> TakeImage:
+        y_nm, x_nm = self.settings.place_nm or (None, None)
+        return TakeImage(
+            step_id=name, exposure_s=self.settings.exposure_s, camera=self.settings.camera, y_nm=y_nm, x_nm=x_nm
         )

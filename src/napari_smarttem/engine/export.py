@@ -11,7 +11,15 @@ import numpy as np
 
 from ..io.write import kind_of, write, write_table
 from ..schema import Acquire, Axis, BadInput, Frame, StepDone
-from .history import TARGET_COLUMNS, judged_targets, measured_steps, overview_steps, target_rows, verdict_history
+from .history import (
+    TARGET_COLUMNS,
+    image_steps,
+    judged_targets,
+    measured_steps,
+    overview_steps,
+    target_rows,
+    verdict_history,
+)
 from .journal import Journal
 
 LARGEST_MAP_BYTES = 512 * 2**20
@@ -33,9 +41,9 @@ def assemble(journal: Journal) -> tuple[Frame, ...]:
     tuple of Frame
         For each kind of spectrum: a spectrum image ``(y, x, energy)`` on the grid of the last overview, NaN where nothing was
         measured; and all spectra in the order they were measured, ``(point, energy)``, with their places in
-        ``metadata["points"]``, so that nothing is averaged away. Then the images of every overview. Places are those in the
-        overview: the drift correction is taken off. ``metadata["map"]`` of a spectrum image says how it was cropped and
-        binned, and how many pixels hold the mean of several points.
+        ``metadata["points"]``, so that nothing is averaged away. Then the images of every overview, and those of single
+        points. Places are those in the overview: the drift correction is taken off. ``metadata["map"]`` of a spectrum image
+        says how it was cropped and binned, and how many pixels hold the mean of several points.
     """
     steps = measured_steps(journal)
     overviews = overview_steps(journal)
@@ -59,7 +67,7 @@ def assemble(journal: Journal) -> tuple[Frame, ...]:
             shape = overviews[-1].frames[0].shape
             frames.append(_masked_map(table, grid, shape))
         frames.append(table)
-    for done in overviews:
+    for done in (*overviews, *image_steps(journal)):
         for record in done.frames:
             image = journal.load(record)
             title = f"{image.signal} {done.step.step_id}"

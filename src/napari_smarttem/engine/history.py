@@ -76,6 +76,15 @@ def overview_steps(journal: Journal) -> tuple[StepDone, ...]:
     )
 
 
+def image_steps(journal: Journal) -> tuple[StepDone, ...]:
+    """The acknowledged scans of single points at high magnification, in the order they were made."""
+    return tuple(
+        done
+        for done in journal.steps.values()
+        if isinstance(done.step, Scan) and done.step.purpose == "image" and done.status == "done" and done.frames
+    )
+
+
 def overview_frames(journal: Journal) -> tuple[Frame, ...]:
     """The images of the last overview; empty where none was taken."""
     steps = overview_steps(journal)

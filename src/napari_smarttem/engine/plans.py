@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from ..schema import BadInput, Plan, PlanContext, PlanSpec
+from .keep_good import kept_good
 
 GROUP = "napari_smarttem.plans"
 
@@ -15,11 +16,11 @@ def build_plan(spec: PlanSpec, context: PlanContext) -> Plan:
     Raises
     ------
     BadInput
-        No plan of that kind is installed, or its settings are not valid.
+        No plan of that kind is installed, or its settings (or those of the check in `keep_good`) are not valid.
     """
     found = {point.name: point for point in entry_points(group=GROUP)}
     if spec.kind not in found:
         raise BadInput(f"There is no plan called {spec.kind!r}; there are {', '.join(sorted(found)) or 'none'}.")
     builder = found[spec.kind].load()
     plan: Plan = builder(dict(spec.settings), context)
-    return plan
+    return plan if spec.keep_good is None else kept_good(plan, spec.keep_good, context, build_plan)

@@ -29,6 +29,7 @@ from ..schema import (
     BadInput,
     Frame,
     InstrumentInfo,
+    KeepGood,
     PlanContext,
     PlanSpec,
     Resumed,
@@ -38,6 +39,7 @@ from ..schema import (
 )
 from .instrument_thread import InstrumentThread
 from .journal import SUFFIX, Journal
+from .keep_good import with_controls
 from .plans import build_plan
 from .policy import Policy, parse_policy
 from .review import Review
@@ -47,6 +49,7 @@ from .status import RunStatus
 log = logging.getLogger(__name__)
 
 LOW_DISK_BYTES = 500_000_000
+ACQUISITION = "acquisition"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Session:
         Where runs are kept when nothing else is said; None is ``smarttem-runs`` in the home folder.
     limits : Limits or None
         Tighter limits than the instrument's own.
+
+    Attributes
+    ----------
+    keep_good : KeepGood or None
+        Check of the optics that every acquisition begun from now on makes on its way, where its own spec names none.
 
     Examples
     --------
@@ -95,6 +103,7 @@ class Session:
         self.folder = folder or Path.home() / "smarttem-runs"
         self.review = Review()
         self.datasets: list[Dataset] = []
+        self.keep_good: KeepGood | None = None
         self._limits = limits
         self._sync = sync
         self._lock = threading.RLock()
@@ -203,6 +212,7 @@ class Session:
             self._refuse_while_running("start another run")
             instrument, context = self._require_instrument()
             judge = parse_policy(policy)
+            spec = self._kept_good(spec, instrument)
             plan = build_plan(spec, context)
             start = RunStart(
                 run_id=uuid.uuid4().hex,
@@ -361,6 +371,11 @@ class Session:
             raise BadInput("This session is closed.")
         if self.status.active:
             raise BadInput(f"A run is going on; stop it before you {what}.")
+
+    def _kept_good(self, spec: PlanSpec, instrument: Guard) -> PlanSpec:
+        """The spec with the check of the optics that it asks for, or that the session makes in acquisitions."""
+        keep = spec.keep_good or (self.keep_good if spec.kind == ACQUISITION else None)
+        return spec if keep is None else spec.model_copy(update={"keep_good": with_controls(keep, instrument)})
 
     def _new_folder(self, folder: str | Path | None, kind: str) -> Path:
         if folder is not None:

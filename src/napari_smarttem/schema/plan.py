@@ -239,15 +239,42 @@ Plan = Generator[Any, StepResult, Any]
 """A generator that yields `Step`s and receives `StepResult`s."""
 
 
+class KeepGood(_Frozen):
+    """A check of the optics before the steps of another plan that need them good, such as images at high magnification.
+
+    The check is a plan of its own: what it returns replaces the settings of the next one.
+
+    Parameters
+    ----------
+    before : {"image", "point"}
+        Before each scan whose purpose is an image, or before each spectrum.
+    every : int
+        Only before each so many-th of them, the first one included.
+    exposure_s : float
+        Of the picture that a check takes.
+    kind : str
+        Plan of one check.
+    settings : mapping
+        Of that plan; the controls' present values and limits are filled in at the start of a run.
+    """
+
+    before: Literal["image", "point"] = "image"
+    every: int = Field(default=1, ge=1)
+    exposure_s: float = Field(default=0.5, gt=0, le=60)
+    kind: str = "alignment-check"
+    settings: Mapping[str, JsonValue] = Field(default_factory=dict)
+
+
 class PlanSpec(_Frozen):
     """A plan by name and settings: what is written down so that the same plan can be built again after a crash.
 
     ``kind`` is looked up in the entry-point group ``napari_smarttem.plans``; the builder is called as
-    ``builder(settings: dict, context: PlanContext) -> Plan``.
+    ``builder(settings: dict, context: PlanContext) -> Plan``. With ``keep_good`` the optics are checked on the way.
     """
 
     kind: str
     settings: Mapping[str, JsonValue] = Field(default_factory=dict)
+    keep_good: KeepGood | None = None
 
 
 class PlanContext(_Frozen):

@@ -40,6 +40,13 @@ class RunPage(QWidget):
         )
         further = QCollapsible("More about drift and failures")
         further.addWidget(self.more)
+        self.image = SettingsForm(
+            AcquisitionSettings,
+            ("image_nm", "image_pixels", "image_dwell_s"),
+            labels={"image_nm": "Side", "image_pixels": "Rows and columns", "image_dwell_s": "Dwell per pixel"},
+        )
+        image = QCollapsible("Image of each point before its spectrum")
+        image.addWidget(self.image)
         self.cost = QLabel()
         self.cost.setWordWrap(True)
         self.start_button = primary("Start")
@@ -72,6 +79,7 @@ class RunPage(QWidget):
         column = QVBoxLayout(self)
         column.setSpacing(4)
         column.addWidget(self.form)
+        column.addWidget(image)
         column.addWidget(further)
         column.addWidget(self.cost)
         column.addWidget(self.start_button)
@@ -81,7 +89,7 @@ class RunPage(QWidget):
         column.addWidget(self.note)
         column.addLayout(row)
         column.addLayout(buttons)
-        for form in (self.form, self.more):
+        for form in (self.form, self.image, self.more):
             form.changed.connect(self.changed.emit)
 
         self._windows_changed()
@@ -92,9 +100,10 @@ class RunPage(QWidget):
 
     def values(self) -> dict[str, Any]:
         """Settings of the acquisition plan."""
-        return self.form.values() | self.more.values()
+        return self.form.values() | self.image.values() | self.more.values()
 
     def put(self, values: dict[str, Any]) -> None:
         """Show settings of the acquisition plan."""
         self.form.put(values)
+        self.image.put(values)
         self.more.put(values)

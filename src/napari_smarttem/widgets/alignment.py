@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..alignment.proposal import Change
+from ..engine.keep_good import PREFIX
 from ..schema import BadInput
 from .alignment_actions import MEASURE_FIRST, AlignmentActions
 from .alignment_keep import KeepBox, KeepGood
@@ -122,6 +123,14 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
             button.clicked.connect(lambda _=False, reply=action: self._try(lambda: self.answer(reply)))
             replies.addWidget(button)
         self.answers.hide()
+        self.keep_answers = QWidget()
+        replies = QHBoxLayout(self.keep_answers)
+        replies.setContentsMargins(0, 0, 0, 0)
+        for words, action in (("Correct, and go on", "go"), ("Leave it, and go on", "finish")):
+            button = QPushButton(words)
+            button.clicked.connect(lambda _=False, reply=action: self._try(lambda: self.answer(reply)))
+            replies.addWidget(button)
+        self.keep_answers.hide()
         self.keep_box = KeepBox()
         self.keep = KeepGood(self, self.keep_box)
         self.bar = JobBar(session=self.session)
@@ -142,6 +151,7 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         column.addLayout(buttons)
         column.addWidget(self.verdict)
         column.addWidget(self.answers)
+        column.addWidget(self.keep_answers)
         column.addWidget(self.pages, 1)
         column.addWidget(self.keep_box)
         column.addWidget(self.bar)
@@ -170,6 +180,7 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         self.proposal.refused.connect(self._refused)
         self.pictures.probe.view.currentIndexChanged.connect(self._draw_circle)
         self.pictures.probe.aperture.valueChanged.connect(self._draw_circle)
+        self.settings_box.changed.connect(self.keep.tell_session)
         self.record.read.connect(self._read)
         self.record.noted.connect(self._noted)
         self.record.ended.connect(self._ended)
@@ -253,6 +264,7 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         searched = self.target is not None and not self.target.measured
         self._say_verdict(SEARCHED if searched else "Nothing measured yet.", "")
         self._show()
+        self.keep.tell_session()
 
     def _status_changed(self, status: Any) -> None:
         self.bar.show_status(status)
@@ -260,6 +272,7 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
 
     def _read(self, _entry: Entry | None) -> None:
         self._show()
+        self.keep.tell_session()  # what is known of the controls goes into the checks of the next acquisition
 
     def _noted(self, level: str, text: str, verdict: str) -> None:
         self.history.addItem(text)
@@ -320,6 +333,11 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         count = len(accepted)
         asked = self.session.review.is_open and self.record.going is not None and self.session.status.active
         self.answers.setVisible(asked)
+        step = self.session.review.step
+        checked = self.session.review.is_open and step is not None and step.step_id.startswith(PREFIX)
+        self.keep_answers.setVisible(checked)
+        if checked:
+            self._say_verdict(step.prompt, POOR)
         measured = busy or (
             "" if self.target is None or self.target.measured else "Nothing is measured here; press Auto-align"
         )

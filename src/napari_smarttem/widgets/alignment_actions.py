@@ -170,6 +170,18 @@ class AlignmentActions:
             settings["expected_c1_nm"] = box.defocus.number()
         return settings
 
+    def check_settings(self) -> dict[str, Any]:
+        """For the check that acquisitions make on their way: how it looks, and what is known of the controls."""
+        target = self._require_target()
+        known = {"response": self.record.responses.get(target.name), "focus_c1": self.record.focus.get(target.name)}
+        return {
+            "target": target.name,
+            "target_settings": dict(target.settings),
+            "camera": target.camera,
+            **self._camera(),
+            **{name: value for name, value in known.items() if value is not None},
+        }
+
     def answer(self, action: str) -> None:
         """End of a search: ``"go"`` keeps the best, ``"repropose"`` searches on, ``"finish"`` puts everything back."""
         self.session.review.submit(action)
@@ -217,7 +229,7 @@ class AlignmentActions:
                 "wanted_mrad": self.settings_box.wanted.number(),
                 "offsets_nm": list(OFFSETS_NM),
                 "model": _model(),
-                **({"response": response} if response is not None else {}),
+                **(self._learned(target) or ({"response": response} if response is not None else {})),
             },
         )
 
@@ -230,6 +242,13 @@ class AlignmentActions:
 
         names = [name for name, _, _ in target.parameters] or list(ESTIMATED)
         return [[learned[control].get(name, 0.0) for control in target.controls] for name in names]
+
+    def _learned(self, target: Alignable) -> dict[str, Any]:
+        """Response and covariance as the last loop left them, where nothing was learned anew since; empty otherwise."""
+        learned = self.record.learned.get(target.name)
+        if learned is None or learned.controls != tuple(target.controls):
+            return {}
+        return {"response": learned.response, "response_covariance": learned.covariance}
 
     def _comes_back(self) -> bool:
         """Whether a look goes to the defocus and back."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
-from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
-from ..alignment.reading import Reading
+from ..alignment.check import worst_deviation
+from ..schema import KeepGood as KeepGoodInRuns
 from .base import duration_text
 from .setting_editors import NumberBox
 
@@ -40,8 +42,43 @@ class KeepBox(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(1)
+        self.in_runs = QCheckBox("and in acquisitions, before each")
+        self.in_runs.setToolTip(
+            "One Ronchigram before each so many-th image of a point, or spectrum, of acquisitions that are begun from now on"
+        )
+        self.every = QSpinBox()
+        self.every.setRange(1, 10_000)
+        self.every.setSuffix(".")
+        self.before = QComboBox()
+        for words, value in (("image", "image"), ("spectrum", "point")):
+            self.before.addItem(words, value)
+        second = QHBoxLayout()
+        second.setContentsMargins(0, 0, 0, 0)
+        second.addWidget(self.in_runs)
+        second.addWidget(self.every)
+        second.addWidget(self.before, 1)
         column.addLayout(row)
+        column.addLayout(second)
         column.addWidget(self.words)
+
+    def show_keep(self, keep: KeepGoodInRuns | None) -> None:
+        """Show what acquisitions do already."""
+        if keep is not None:
+            self.every.setValue(keep.every)
+            self.before.setCurrentIndex(self.before.findData(keep.before))
+            self.mode.setCurrentIndex(MODES.index(str(keep.settings.get("mode", MODES[0]))))
+        self.in_runs.setChecked(keep is not None)
+
+    def keep(self, exposure_s: float, settings: Mapping[str, Any]) -> KeepGoodInRuns | None:
+        """What acquisitions are to do: the check's exposure and other settings are the dock's."""
+        if not self.in_runs.isChecked():
+            return None
+        return KeepGoodInRuns(
+            before=self.before.currentData(),
+            every=self.every.value(),
+            exposure_s=exposure_s,
+            settings={"mode": MODES[self.mode.currentIndex()], **settings},
+        )
 
 
 class KeepGood(QObject):
@@ -63,6 +100,10 @@ class KeepGood(QObject):
         self._timer = QTimer(self)
         self._timer.setInterval(TICK_MS)
         self._timer.timeout.connect(self.look)
+        box.show_keep(dock.session.keep_good)
+        for signal in (box.in_runs.toggled, box.every.valueChanged, box.before.currentIndexChanged,
+                       box.mode.currentIndexChanged):  # fmt: skip
+            signal.connect(self.tell_session)
         box.on.toggled.connect(self._toggled)
         box.minutes.valueChanged.connect(self._toggled)
 
@@ -72,6 +113,14 @@ class KeepGood(QObject):
         self._due = time.monotonic() + 60.0 * self.box.minutes.number()
         self._timer.start() if on else self._timer.stop()
         self._say()
+
+    def tell_session(self, *_: Any) -> None:
+        """Acquisitions begun from now on check the optics as the dock says, with what it knows of the controls."""
+        keep = None
+        if self._dock.target is not None and self._dock.target.measured:
+            settings = self._dock.check_settings()
+            keep = self.box.keep(settings.pop("exposure_s"), settings)
+        self._dock.session.keep_good = keep
 
     def look(self) -> None:
         """Measure where it is time to and nothing else goes on."""
@@ -111,15 +160,3 @@ class KeepGood(QObject):
         else:
             self._dock.say("warning", f"{worst} is {times:.1f} times its limit; look at the proposal.")
             self._dock.propose()
-
-
-def worst_deviation(reading: Reading, aim: dict[str, float]) -> tuple[str, float]:
-    """The misalignment that is farthest beyond its limit, and how many times; deviations within two sigma count as none."""
-    worst, times = "", 0.0
-    for name, value, sigma, limit in zip(reading.names, reading.values, reading.sigma, reading.tolerance, strict=False):
-        off = abs(value - aim.get(name, 0.0))
-        if name in aim:
-            continue  # a defocus is gone to by a control that lands where it can; focus is found by eye or by the loop
-        if off > 2 * sigma and off / limit > times:
-            worst, times = name, float(off / limit)
-    return worst, times

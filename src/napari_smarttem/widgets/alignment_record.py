@@ -12,11 +12,14 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ..alignment.reading import Reading, after_correction_mrad, tolerances
+from ..engine.keep_good import PREFIX
 from ..schema import Frame, StepResult
 from .base import Relay, session_for
 from .layers import unwrapped
 
 FROM_WHERE_IT_LOOKED = frozenset({"measure", "apply"})
+LEARNING_ENDS = frozenset({"aligned", "out of frames"})
+"""Ends of a loop whose last word on the controls the next one may begin with."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,15 @@ class Moved:
     at: str = field(default_factory=lambda: f"{datetime.now():%H:%M:%S}")
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What a closed loop learned of the controls: their names, the response (misalignment, control), and its covariance."""
+
+    controls: tuple[str, ...]
+    response: Any
+    covariance: Any
+
+
 @dataclass
 class Going:
     """The run that goes on now."""
@@ -81,6 +93,8 @@ class AlignmentRecord(QObject):
         What can be undone, the newest last.
     responses : dict of str to dict
         What the controls of a target do, once learned: control -> misalignment -> slope.
+    learned : dict of str to Learned
+        The same as a closed loop left it, with how sure it is; for the next loop.
     focus : dict of str to float
         Target -> value of its control C1 at which C1 is believed to be zero.
     frames : dict of str to Frame
@@ -104,6 +118,9 @@ class AlignmentRecord(QObject):
         self.moved: list[Moved] = []
         self.notes: list[tuple[str, str, str]] = []
         self.responses: dict[str, dict[str, dict[str, float]]] = {}
+        self.learned: dict[str, Learned] = {}
+        self._in_check: list[Moved] = []
+        self._check_frame: Frame | None = None
         self.focus: dict[str, float] = {}
         self.frames: dict[str, Frame] = {}
         self.stale: set[str] = set()
@@ -163,10 +180,12 @@ class AlignmentRecord(QObject):
 
     def _steps_finished(self, results: list[StepResult]) -> None:
         going = self.going
-        if going is None:
-            return
         for result in results:
             step = result.step
+            if going is None:
+                if step.step_id.startswith(PREFIX):
+                    self._checked(result)
+                continue
             if step.kind == "take_image" and result.frames:
                 self.frames[going.target] = result.frames[0]
             elif step.kind == "set_optics" and result.ok:
@@ -175,6 +194,32 @@ class AlignmentRecord(QObject):
                 going.sets += 1
             elif step.kind == "note":
                 self._noted(going, step)
+
+    def _checked(self, result: StepResult) -> None:
+        """A step of a check that an acquisition makes on its way."""
+        step = result.step
+        if step.kind == "take_image" and result.frames:
+            self._check_frame = result.frames[0]
+        if step.kind != "note" or "target" not in step.data:
+            return
+        target, found = str(step.data["target"]), reading_of(step.data)
+        if found is not None:
+            controls, aim = (dict(step.data.get(name) or {}) for name in ("controls", "aim"))
+            entry = Entry(target, found, controls, aim, came_back=True)
+            self.entries.append(entry)
+            self.stale.discard(target)
+            if self._check_frame is not None:
+                self.frames[target] = self._check_frame
+            self.read.emit(entry)
+            return
+        moved = step.data.get("moved")
+        if isinstance(moved, Mapping):
+            one = Moved("keep it good", target, dict(moved["before"]), dict(moved["after"]))
+            self.moved.append(one)
+            self._in_check.append(one)
+            self.stale.add(target)
+        self.notes.append((target, f"{datetime.now():%H:%M:%S}", step.text))
+        self.noted.emit(step.level, step.text, "")
 
     def _noted(self, going: Going, step: Any) -> None:
         reading = reading_of(step.data)
@@ -192,7 +237,11 @@ class AlignmentRecord(QObject):
         learned = response_of(step.data, self.newest(going.target))
         if learned:
             self.responses[going.target] = learned
+            self.learned.pop(going.target, None)
             self.read.emit(None)
+        if "response_covariance" in step.data and step.data.get("verdict") in LEARNING_ENDS:
+            names = tuple(step.data["controls"])
+            self.learned[going.target] = Learned(names, step.data["response"], step.data["response_covariance"])
         newest = self.newest(going.target)
         words = last_words(step, newest.reading.figures.get("high_tension_v") if newest is not None else None)
         self.notes.append((going.target, f"{datetime.now():%H:%M:%S}", words))
@@ -200,7 +249,13 @@ class AlignmentRecord(QObject):
 
     def _status_changed(self, status: Any) -> None:
         going = self.going
-        if status.active or going is None or str(status.state) not in {"finished", "failed"}:
+        over = not status.active and str(status.state) in {"finished", "failed"}
+        if over and going is None and self._in_check:
+            self._relay.flush()
+            if status.outcome != "finished":  # the engine has put the optics back to where they were before the run
+                self.moved = [one for one in self.moved if one not in self._in_check]
+            self._in_check = []
+        if going is None or not over:
             return
         self._relay.flush()  # the last steps first
         self.going = None
@@ -225,6 +280,8 @@ class AlignmentRecord(QObject):
         self.moved.clear()
         self.notes.clear()
         self.responses.clear()
+        self.learned.clear()
+        self._in_check = []
         self.focus.clear()
         self.frames.clear()
         self.stale.clear()

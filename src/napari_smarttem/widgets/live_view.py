@@ -58,6 +58,7 @@ class LiveView(QObject):
         self.spectra: dict[str, Frame] = {}
         self.newest: tuple[Frame, str] | None = None
         self._images: dict[str, Any] = {}
+        self._detail: Any = None
         self._dimmed = False
         self._relay = Relay(self)
         self._relay.listen(self.session.run_started, self._run_started)
@@ -165,10 +166,13 @@ class LiveView(QObject):
     def _results(self, results: list[StepResult]) -> None:
         newest: tuple[Frame, str] | None = None
         overview: StepResult | None = None
+        detail: Frame | None = None
         for result in results:
             step = result.step
-            if isinstance(step, Scan) and step.purpose != "drift" and result.frames:
+            if isinstance(step, Scan) and step.purpose == "overview" and result.frames:
                 overview = result
+            elif isinstance(step, Scan) and step.purpose == "image" and result.frames:
+                detail = result.frames[0]
             elif isinstance(step, Acquire) and result.frames:
                 frame = result.frames[0]
                 name = step.target_id or step.step_id
@@ -184,6 +188,8 @@ class LiveView(QObject):
                 self.noted.emit(step.level, step.text)
         if overview is not None:
             self._show_overview(overview)
+        if detail is not None:
+            self._show_detail(detail)
         if newest is not None:
             self.newest = newest
             self.spectrum_changed.emit(*newest)
@@ -238,6 +244,16 @@ class LiveView(QObject):
             kept = active is not None and active in viewer.layers
             viewer.layers.selection.active = active if kept else seen
         self.overview_changed.emit()
+
+    def _show_detail(self, frame: Frame) -> None:
+        """The newest image of a point, where it was taken, just above the overview."""
+        viewer = self.viewer
+        if viewer is None:
+            return
+        active = viewer.layers.selection.active
+        self._detail = show_image(viewer, frame, self._detail, name="newest image of a point", index=len(self._images))
+        if active is not None and active in viewer.layers:
+            viewer.layers.selection.active = active
 
 
 def _energy_axis(spectrometer: Any) -> Axis:
