@@ -30,6 +30,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--low-loss", type=Path, metavar="FILE", help="remove plural scattering with this low loss of the same place"
     )
+    parser.add_argument(
+        "--smooth-maps",
+        action="store_true",
+        help="take noise out of the maps where that predicts counts that were held out better",
+    )
     parser.add_argument("--no-elements", action="store_true", help="do not look for elements")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results in DIR")
@@ -80,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         progress=say,
         elements=named,
+        smooth_maps=options.smooth_maps,
     )
     written = []
     if options.out is not None:
@@ -96,6 +102,8 @@ def run(options: argparse.Namespace) -> int:
         "rank": result.scree.reason,
         "files": written,
     }
+    if options.smooth_maps:
+        summary["smooth_maps"] = result.provenance["smooth_maps"]
     if band:
         summary["zero_loss"] = {"width_ev": band["width_ev"], "onset_ev": band["onset_ev"]}
     if options.json:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._version import __version__
 from ..schema import BadInput, Cancelled
-from . import abundances, rank
+from . import abundances, rank, spatial_filter
 from .methods import METHODS
 from .methods_base import Found
 from .result import Scree, UnmixingResult
@@ -73,6 +73,7 @@ def unmix(
     cancel: Callable[[], bool] | None = None,
     threads: int = 1,
     elements: bool = False,
+    smooth_maps: bool = False,
     client: Any = None,
     **options: Any,
 ) -> UnmixingResult:
@@ -100,6 +101,9 @@ def unmix(
         Of the linear algebra. More than one rarely pays: the work is limited by reading memory.
     elements : bool
         Name the elements in each endmember too, and the components after them.
+    smooth_maps : bool
+        Take noise out of the maps as far as two halves of the counts agree on structure, where that predicts counts held
+        out better (`spatial_filter`); ``provenance["smooth_maps"]`` says whether and by how much. The data are read once more.
     client : dask.distributed.Client, optional
         Whose workers read and multiply what is not in memory: lazy arrays, and memory maps of files that they see under the
         same path.
@@ -161,7 +165,8 @@ def unmix(
         found = METHODS[method].find(problem)
         report(0.9, "maps")
         found = replace(found, warnings=(*found.warnings, *rank.warnings(subspace, scree)))
-        result = _assemble(problem, scree, found, method)
+        smoothed = _smoothed(problem, found, method) if smooth_maps else None
+        result = _assemble(problem, scree, found, method, smoothed)
     provenance = {
         "software": f"napari-smarttem {__version__}",
         "method": method,
@@ -175,6 +180,9 @@ def unmix(
         "seconds": round(time.perf_counter() - began, 4),
         "source": image.metadata,
     }
+    if smoothed is not None:
+        provenance["smooth_maps"] = {"used": smoothed.used, "held_out_error": round(smoothed.held_out, 4)}
+        provenance["passes"] = passes + 1
     result = replace(result, provenance=provenance)
     if elements:
         from .elements import name_components
@@ -225,12 +233,31 @@ def _wanted(components: int | str, image: SpectrumImage) -> int | None:
     return int(components)
 
 
-def _assemble(problem: Problem, scree: Scree, found: Found, method: str) -> UnmixingResult:
+def _smoothed(problem: Problem, found: Found, method: str) -> spatial_filter.Smoothed:
+    if found.amounts is not None:
+        raise BadInput(
+            f"Maps of the method {method!r} are not fitted to spectra, so they cannot be smoothed by counts."
+        )
+    return spatial_filter.smoothed_scores(
+        problem.image,
+        problem.subspace,
+        found.corners.shape[1],
+        problem.rng,
+        report=lambda fraction: problem.report(0.9 + 0.05 * fraction, "smoothing"),
+    )
+
+
+def _assemble(
+    problem: Problem, scree: Scree, found: Found, method: str, smoothed: spatial_filter.Smoothed | None
+) -> UnmixingResult:
     subspace, image, k = problem.subspace, problem.image, len(found.corners)
     r = found.corners.shape[1]
     scores = subspace.scores[:, :r]
-    amounts = found.amounts if found.amounts is not None else abundances.nonnegative(scores, found.corners)
+    fitted = scores if smoothed is None else smoothed.scores
+    amounts = found.amounts if found.amounts is not None else abundances.nonnegative(fitted, found.corners)
     spread = abundances.errors(subspace, found.corners, np.abs(amounts))
+    if smoothed is not None:
+        spread = spread * smoothed.error_ratio(found.corners)
     # amounts are in units of scores: a pixel's own brightness comes back with its sqrt(g)
     root_g = subspace.pixel_scale[:, None]
     endmembers = found_spectra(problem, found.corners)
