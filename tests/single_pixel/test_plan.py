@@ -79,17 +79,17 @@ def watched(tmp_path):
 def test_a_run_gives_a_picture_that_gets_better(watched, decoder_file):
     one = watched()
     truth = one.truth()
-    one.run(decoder_file)
+    one.run(decoder_file, patterns=96)
     assert one.session.status.outcome == "finished"
     pictures = one.pictures()
     errors = [np.linalg.norm(p - truth) / np.linalg.norm(truth) for p in pictures]
     flat = np.linalg.norm(truth.mean() - truth) / np.linalg.norm(truth)
-    assert len(pictures) == 4
+    assert len(pictures) == 6
     assert errors[-1] < errors[0]
     assert errors[-1] < 0.6 * flat
     assert "as predicted" in one.notes["check-0-note"].text
-    last = one.notes["picture-0003"].data
-    assert last["patterns"] == 64
+    last = one.notes["picture-0005"].data
+    assert last["patterns"] == 96
     assert last["pixel_nm"] == pytest.approx(6.25)
     # the dose by pixel that the plan books is the dose the specimen saw, less the patterns' cut edges
     booked = np.array(last["dose_e_per_a2"]).sum() * (last["pixel_nm"] * 10) ** 2
@@ -163,6 +163,25 @@ def test_an_empty_pool_and_a_dose_budget_end_the_run(watched, decoder_file):
     poor = watched()
     poor.run(decoder_file, dose_budget_e_per_a2=0.05)
     assert "budget" in poor.notes["end"].text
+
+
+def test_defocus_is_used_only_where_it_may_be(watched, decoder_file):
+    moved = set()
+    for limit in (0.0, 10.0):
+        one = watched()
+        one.session.step_finished.connect(
+            lambda result, limit=limit: (
+                moved.add((limit, result.step.values.get("pattern_defocus")))
+                if result.step.kind == "set_optics" and result.step.step_id.startswith("b0")
+                else None
+            )
+        )
+        one.run(decoder_file, patterns=16, defocus_rad=limit)
+        assert one.session.status.outcome == "finished"
+    assert {value for limit, value in moved if limit == 0.0} == {None}
+    used = [value for limit, value in moved if limit == 10.0]
+    assert len(used) > 8  # some stand at the limit
+    assert np.abs(used).max() <= 10.0
 
 
 def test_an_instrument_without_a_plate_is_named(watched, decoder_file):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_smarttem.physics.caustics import CAPACITANCE_F, Caustics, record
+from napari_smarttem.physics.caustics import BIAS_LIMIT_V, CAPACITANCE_F, DEFOCUS_LIMIT_RAD, Caustics, record
 from napari_smarttem.physics.caustics_basis import TERMS
 from napari_smarttem.schema import BadInput, Cancelled, image_frame
 from napari_smarttem.single_pixel.calibrate import STEPS, calibrate, calibration_biases, local_slopes
+from napari_smarttem.single_pixel.pool import settings_of_pool, sharpest
 from napari_smarttem.single_pixel.predict import Decoder, nrmse, pearson
 from napari_smarttem.single_pixel.watch import bucket_signal, check_predictor
 
@@ -18,6 +19,27 @@ def test_the_decoder_of_the_true_plate_predicts_its_patterns(plate, decoder):
     found, truth = decoder.predict(biases), plate.patterns(biases)
     assert pearson(found, truth).min() > 0.999
     assert nrmse(found, truth).max() < 0.03
+
+
+def test_shift_and_defocus_are_those_of_the_plate(plate, decoder):
+    biases = np.random.default_rng(4).uniform(-2, 2, (3, 8))
+    shift, defocus = np.array([[6.0, -3.0], [0.0, 0.0], [-9.0, 4.0]]), np.array([-5.0, 4.0, -8.0])
+    there = plate.patterns(biases, shift, defocus)
+    assert nrmse(decoder.predict(biases, shift, defocus), there).max() < 0.05
+    assert nrmse(decoder.predict(biases, shift), there).min() > 0.3  # defocus matters
+
+
+def test_the_smallest_spot_is_smaller_where_focus_may_be_changed(decoder):
+    biases, defocus = sharpest(decoder)
+    kept, none = sharpest(decoder, defocus_rad=0.0)
+    assert none == 0.0
+    focused = decoder.predict(biases[None], None, np.array([defocus]))[0]
+    unfocused = decoder.predict(kept[None])[0]
+    assert (focused**2).sum() > 2 * (unfocused**2).sum()
+    drawn = settings_of_pool(300, decoder, np.random.default_rng(0), spot=(biases, defocus))
+    assert np.abs(drawn.biases_v).max() <= BIAS_LIMIT_V
+    assert np.abs(drawn.defocus_rad).max() <= DEFOCUS_LIMIT_RAD
+    assert np.std(drawn.defocus_rad) > 1.0
 
 
 def test_the_slopes_are_the_derivatives(decoder):

@@ -22,6 +22,8 @@ import numpy as np
 VACUUM_PERMITTIVITY = 8.8541878128e-12
 NEEDLES = 8
 BIAS_LIMIT_V = 5.0
+DEFOCUS_LIMIT_RAD = 10.0
+"""Largest defocus that may be added to a pattern, phase at the rim of the aperture."""
 CAPACITANCE_F = 4.5e-17
 """Of a needle: about 5 rad a volt at 300 kV, times the spread of the logarithm over the aperture."""
 

@@ -18,7 +18,7 @@ from . import live
 from .adaptive import Choice, by_chance, most_contrast, most_informative, naive_divergence, stop_reason
 from .compare import expected_error
 from .plate_steps import PlateSteps, Steps
-from .pool import Pool, predict_pool, settings_of_pool, spot_raster
+from .pool import Pool, predict_pool, settings_of_pool, sharpest, spot_raster
 from .posterior import FEW, LARGEST_MISFIT, Posterior, retune_is_due
 from .predict import Decoder
 from .settings import SinglePixelSettings, parse
@@ -85,7 +85,7 @@ class _Run(PlateSteps):
             "begin", f"Up to {self.wanted} patterns follow.", estimate=self._estimate(calibrating=False)
         )
         rng = np.random.default_rng([settings.seed, 1])
-        pool = self._pool(rng)
+        pool = yield from self._pool(rng)
         taken = np.zeros(len(pool), dtype=bool)
         number, reason, level = 0, "", "info"
         while self.measured < self.wanted and not reason:
@@ -115,7 +115,7 @@ class _Run(PlateSteps):
                 self.checked_at = number
                 if (yield from self._checked()):
                     assert self.decoder is not None
-                    pool = predict_pool(self.decoder, pool.biases_v, pool.shift_px, settings.pixels)
+                    pool = predict_pool(self.decoder, pool.settings, settings.pixels)
                 left = self._estimate(calibrating=False)
                 yield from self.note(f"ahead-{number}", f"{self.wanted - self.measured} patterns to go.", estimate=left)
         reason = reason or f"{self.measured} patterns are measured"
@@ -136,19 +136,29 @@ class _Run(PlateSteps):
             dose_e_per_a2=ahead * self._dose_of(self.exposure_s),
         )
 
-    def _pool(self, rng: np.random.Generator) -> Pool:
+    def _pool(self, rng: np.random.Generator) -> Steps:
         """What can be chosen from. A raster gets the electrons of the patterns it is to be compared with."""
         settings = self.settings
         if self.recorded is not None:
             return self.recorded
         assert self.decoder is not None
+        biases, defocus = sharpest(self.decoder, defocus_rad=settings.defocus_rad)
+        # written down, and read again on a resume: a search may end elsewhere with other libraries
+        told = yield from self.note(
+            "spot",
+            "The plate's smallest spot is found.",
+            data={"biases_v": [float(v) for v in biases], "defocus_rad": defocus},
+        )
+        found: Mapping[str, Any] = told.step.data if self.replayed else {"biases_v": biases, "defocus_rad": defocus}
+        spot = np.array(found["biases_v"], dtype=float), float(found["defocus_rad"])
         if settings.generator == "spot":
-            pool = spot_raster(self.decoder, settings.patterns, settings.pixels)
+            pool = spot_raster(self.decoder, settings.patterns, settings.pixels, spot=spot)
             self.exposure_s *= settings.patterns / len(pool)
             self.posterior.electrons = self.electrons_per_s * self.exposure_s
             self.wanted = len(pool)
             return pool
-        return predict_pool(self.decoder, *settings_of_pool(settings.pool, self.decoder, rng), settings.pixels)
+        drawn = settings_of_pool(settings.pool, self.decoder, rng, spot=spot, defocus_rad=settings.defocus_rad)
+        return predict_pool(self.decoder, drawn, settings.pixels)
 
     def _checked(self) -> Steps:
         changed = yield from self.check()
@@ -228,7 +238,7 @@ class _Run(PlateSteps):
         for k in index:
             step_id = f"b{number:04d}-{int(k)}"
             pattern = pool.patterns[k]
-            if not (yield from self.set_plate(f"{step_id}-set", pool.biases_v[k], pool.shift_px[k])):
+            if not (yield from self.set_plate(f"{step_id}-set", pool.settings, int(k))):
                 continue
             result = yield from self.do(
                 TakeImage(step_id=step_id, exposure_s=self.exposure_s, camera=self.settings.bucket)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..schema import InstrumentFault, Note, PlanContext, PlanEstimate, SetOptics, StepResult, TakeImage
 from .calibrate import Calibration, calibrating, calibration_biases
-from .pool import Pool, counting_error, measured_pool
+from .pool import PlateSettings, Pool, counting_error, measured_pool
 from .predict import Decoder, nrmse
 from .settings import SinglePixelSettings
 from .watch import LEAST_ERROR, check_predictor
@@ -55,7 +55,7 @@ class PlateSteps:
         yield from self.note("calibrate", f"Recording {len(biases)} patterns of the phase plate.", estimate=estimate)
         used, patterns = [], []
         for number, volts in enumerate(biases):
-            frame = yield from self.image(f"cal-{number:04d}", volts, np.zeros(2))
+            frame = yield from self.image(f"cal-{number:04d}", volts)
             if frame is not None and np.isfinite(frame).all():
                 used.append(volts)
                 patterns.append(frame)
@@ -131,12 +131,12 @@ class PlateSteps:
         self.checks += 1
         if self.recorded is not None:
             chosen = rng.choice(len(self.recorded), min(settings.check_patterns, len(self.recorded)), replace=False)
-            biases = self.recorded.biases_v[chosen]
+            biases = self.recorded.settings.biases_v[chosen]
         else:
             biases = 0.5 * calibration_biases(2 * settings.check_patterns, rng)[-settings.check_patterns :]
         volts, frames, kept = [], [], []
         for number, bias in enumerate(biases):
-            counts = yield from self.image(f"{name}-{number}", bias, np.zeros(2))
+            counts = yield from self.image(f"{name}-{number}", bias)
             if counts is not None and np.isfinite(counts).all():
                 volts.append(bias)
                 frames.append(counts)
@@ -171,7 +171,7 @@ class PlateSteps:
     def _compare(self, name: str, chosen: np.ndarray, frames: np.ndarray, electrons: float) -> Steps:
         """Patterns that were recorded at the start against the same ones now: both have counting noise."""
         assert self.recorded is not None
-        now = measured_pool(self.recorded.biases_v[chosen], frames, self.settings.pixels).patterns
+        now = measured_pool(self.recorded.settings.biases_v[chosen], frames, self.settings.pixels).patterns
         before = self.recorded.patterns[chosen]
         noise = counting_error(before, electrons)
         apart = float(np.sqrt(max(float(np.mean(nrmse(now, before) ** 2)) - 2 * noise**2, 1e-6)))
@@ -189,10 +189,11 @@ class PlateSteps:
 
     # -- single steps
 
-    def image(self, step_id: str, volts: np.ndarray, shift: np.ndarray) -> Steps:
-        """Counts of the pattern camera for some biases, or None where it failed."""
+    def image(self, step_id: str, volts: np.ndarray) -> Steps:
+        """Counts of the pattern camera for some biases, neither moved nor defocused, or None where it failed."""
         settings = self.settings
-        if not (yield from self.set_plate(f"{step_id}-set", volts, shift)):
+        still = PlateSettings(volts[None], np.zeros((1, 2)), np.zeros(1))
+        if not (yield from self.set_plate(f"{step_id}-set", still, 0)):
             return None
         result = yield from self.do(
             TakeImage(step_id=step_id, exposure_s=settings.pattern_exposure_s, camera=settings.pattern_camera)
@@ -208,10 +209,13 @@ class PlateSteps:
             self.origin_nm = (y.offset - y.scale / 2, x.offset - x.scale / 2)
         return np.asarray(frame.data, dtype=np.float32)
 
-    def set_plate(self, step_id: str, volts: np.ndarray, shift: np.ndarray) -> Steps:
-        """Set all needles and the shift; False where that failed."""
-        values = {f"needle.{k + 1}": round(float(v), 6) for k, v in enumerate(volts)}
-        values |= {"pattern_shift.y": round(float(shift[0]), 6), "pattern_shift.x": round(float(shift[1]), 6)}
+    def set_plate(self, step_id: str, plate: PlateSettings, number: int) -> Steps:
+        """Set all needles, the shift and, where it may be used, the defocus; False where that failed."""
+        values = {f"needle.{k + 1}": round(float(v), 6) for k, v in enumerate(plate.biases_v[number])}
+        y, x = plate.shift_px[number]
+        values |= {"pattern_shift.y": round(float(y), 6), "pattern_shift.x": round(float(x), 6)}
+        if self.settings.defocus_rad:
+            values["pattern_defocus"] = round(float(plate.defocus_rad[number]), 6)
         result = yield from self.do(SetOptics(step_id=step_id, values=values))
         if not result.ok:
             self.failures += 1

@@ -1,4 +1,4 @@
-"""The patterns a run can choose from: biases from none to the limit, the gentler ones (small spots) moved about the field."""
+"""The patterns a run can choose from: from the plate's smallest spot to its widest caustics, moved about and defocused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..physics.caustics import BIAS_LIMIT_V
+from ..physics.caustics import BIAS_LIMIT_V, DEFOCUS_LIMIT_RAD
 from ..schema import BadInput
 from .patterns import coarser
 from .predict import Decoder
@@ -16,29 +16,65 @@ CHUNK = 250
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Biases (n, needles) in V, beam shifts (n, 2) in pixels of the decoder, and predicted patterns (n, pixels²)."""
+class PlateSettings:
+    """What makes a pattern, one line each.
+
+    Attributes
+    ----------
+    biases_v : ndarray, shape (n, needles)
+    shift_px : ndarray, shape (n, 2)
+        Beam shift (y, x) in pixels of the decoder.
+    defocus_rad : ndarray, shape (n,)
+        Added defocus, phase at the rim of the aperture.
+    """
 
     biases_v: np.ndarray
     shift_px: np.ndarray
-    patterns: np.ndarray
+    defocus_rad: np.ndarray
 
     def __len__(self) -> int:
         return len(self.biases_v)
 
 
-def settings_of_pool(count: int, decoder: Decoder, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Biases and shifts of a pool: the more a pattern is spread by its biases, the less it is moved, to stay in the field."""
+@dataclass(frozen=True)
+class Pool:
+    """Settings of n patterns, and the patterns as predicted (or recorded), (n, pixels²)."""
+
+    settings: PlateSettings
+    patterns: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.settings)
+
+
+def settings_of_pool(
+    count: int,
+    decoder: Decoder,
+    rng: np.random.Generator,
+    *,
+    spot: tuple[np.ndarray, float] | None = None,
+    defocus_rad: float = DEFOCUS_LIMIT_RAD,
+) -> PlateSettings:
+    """Settings of a pool, spread around those of the plate's smallest spot: many small spots, fewer wide caustics.
+
+    The more a pattern is spread by its biases, the less it is moved, to stay in the field. `spot` is what `sharpest` found, where
+    it was asked already; `defocus_rad` is the largest added defocus (rad at the rim), with 0 focus is left alone.
+    """
+    biases, defocus = sharpest(decoder, defocus_rad=defocus_rad) if spot is None else spot
     reach = rng.uniform(0.0, 1.0, (count, 1))
-    biases = reach * rng.uniform(-BIAS_LIMIT_V, BIAS_LIMIT_V, (count, decoder.needles))
-    shift = (1 - 0.6 * reach) * rng.uniform(-0.5, 0.5, (count, 2)) * decoder.pixels
-    return biases, shift
+    away = rng.uniform(-BIAS_LIMIT_V, BIAS_LIMIT_V, (count, decoder.needles))
+    shift = (1 - 0.6 * reach**2) * rng.uniform(-0.5, 0.5, (count, 2)) * decoder.pixels
+    focus = rng.uniform(0.0, 1.0, count) * rng.uniform(-defocus_rad, defocus_rad, count)
+    return PlateSettings(
+        np.clip(biases + reach**2 * away, -BIAS_LIMIT_V, BIAS_LIMIT_V),
+        shift,
+        np.clip(defocus + focus, -defocus_rad, defocus_rad),
+    )
 
 
-def predict_pool(decoder: Decoder, biases_v: np.ndarray, shift_px: np.ndarray, pixels: int) -> Pool:
+def predict_pool(decoder: Decoder, settings: PlateSettings, pixels: int) -> Pool:
     """The pool as the decoder predicts it."""
-    parts = list(_predicted(decoder, biases_v, shift_px, pixels))
-    return Pool(biases_v, shift_px, np.concatenate(parts))
+    return Pool(settings, np.concatenate(list(_predicted(decoder, settings, pixels))))
 
 
 def measured_pool(biases_v: np.ndarray, patterns: np.ndarray, pixels: int) -> Pool:
@@ -46,7 +82,7 @@ def measured_pool(biases_v: np.ndarray, patterns: np.ndarray, pixels: int) -> Po
     if not len(patterns):
         raise BadInput("no measured pattern is there to illuminate with; record some first.")
     flat = coarser(np.asarray(patterns), pixels).reshape(len(patterns), -1).astype(np.float32)
-    return Pool(np.asarray(biases_v, dtype=float), np.zeros((len(biases_v), 2)), flat)
+    return Pool(PlateSettings(np.asarray(biases_v, dtype=float), np.zeros((len(flat), 2)), np.zeros(len(flat))), flat)
 
 
 def counting_error(patterns: np.ndarray, electrons: float) -> float:
@@ -55,41 +91,52 @@ def counting_error(patterns: np.ndarray, electrons: float) -> float:
     return float(np.sqrt(np.mean(patterns.sum(axis=1) / electrons / squares)))
 
 
-def sharpest_biases(decoder: Decoder) -> np.ndarray:
-    """Biases, shape (needles,), whose pattern holds its electrons in the fewest pixels: the largest sum of squares."""
+def sharpest(decoder: Decoder, *, defocus_rad: float = DEFOCUS_LIMIT_RAD) -> tuple[np.ndarray, float]:
+    """Biases, shape (needles,), and added defocus (rad) whose pattern holds its electrons in the fewest pixels.
+
+    That is the largest sum of squares. `defocus_rad` is how far the focus may be changed; 0: not at all.
+    """
     from scipy.optimize import minimize
 
-    def spread(volts: np.ndarray) -> float:
-        inside = np.clip(volts, -BIAS_LIMIT_V, BIAS_LIMIT_V)
-        return -float((decoder.predict(inside[None])[0].astype(float) ** 2).sum())
+    limits = np.append(np.full(decoder.needles, BIAS_LIMIT_V), defocus_rad)
+
+    def spread(values: np.ndarray) -> float:
+        inside = np.clip(values, -limits, limits)
+        return -float((decoder.predict(inside[None, :-1], None, inside[-1:])[0].astype(float) ** 2).sum())
 
     offset = np.zeros(decoder.needles) if decoder.bias_offset_v is None else decoder.bias_offset_v
-    starts = [np.zeros(decoder.needles), -offset]
-    found = [minimize(spread, start, method="Powell", options={"maxfev": 400}) for start in starts]
-    best = min(found, key=lambda one: float(one.fun))
-    return np.asarray(np.clip(best.x, -BIAS_LIMIT_V, BIAS_LIMIT_V))
+    start = np.append(-offset, np.clip(-decoder.defocus_rad, -defocus_rad, defocus_rad))
+    found = minimize(spread, start, method="Powell", options={"maxfev": 250})
+    best = np.clip(found.x, -limits, limits)
+    return best[:-1], float(best[-1])
 
 
-def spot_raster(decoder: Decoder, most: int, pixels: int) -> Pool:
-    """The plate's smallest spot, moved over a square grid of at most `most` places that fills the field, line by line."""
+def spot_raster(decoder: Decoder, most: int, pixels: int, *, spot: tuple[np.ndarray, float] | None = None) -> Pool:
+    """The plate's smallest spot, moved over a square grid of at most `most` places that fills the field, line by line.
+
+    `spot` is what `sharpest` found, where it was asked already.
+    """
     side = max(2, int(most**0.5))
-    biases = sharpest_biases(decoder)
-    spot = decoder.predict(biases[None])[0].astype(float)
+    biases, defocus = sharpest(decoder) if spot is None else spot
+    lit = decoder.predict(biases[None], None, np.array([defocus]))[0].astype(float)
     along = np.arange(decoder.pixels) + 0.5
-    middle = np.array([spot.sum(axis=1) @ along, spot.sum(axis=0) @ along]) / spot.sum()
+    middle = np.array([lit.sum(axis=1) @ along, lit.sum(axis=0) @ along]) / lit.sum()
     places = (np.arange(side) + 0.5) * decoder.pixels / side
     y, x = (axis.ravel() for axis in np.meshgrid(places, places, indexing="ij"))
     half = decoder.pixels / 2
     shift = np.clip(np.stack((y, x), axis=1) - middle, -half, half)
-    return predict_pool(decoder, np.repeat(biases[None], side**2, axis=0), shift, pixels)
+    return predict_pool(
+        decoder, PlateSettings(np.repeat(biases[None], side**2, axis=0), shift, np.full(side**2, defocus)), pixels
+    )
 
 
-def _predicted(decoder: Decoder, biases_v: np.ndarray, shift_px: np.ndarray, pixels: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(biases_v), CHUNK):
+def _predicted(decoder: Decoder, settings: PlateSettings, pixels: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(settings), CHUNK):
         part = slice(start, start + CHUNK)
-        yield coarser(decoder.predict(biases_v[part], shift_px[part]), pixels).reshape(-1, pixels**2).astype(np.float32)
+        fine = decoder.predict(settings.biases_v[part], settings.shift_px[part], settings.defocus_rad[part])
+        yield coarser(fine, pixels).reshape(-1, pixels**2).astype(np.float32)
 
 
 def draw_pool(decoder: Decoder, count: int, pixels: int, rng: np.random.Generator) -> Pool:
     """A pool of `count` patterns of ``pixels x pixels``."""
-    return predict_pool(decoder, *settings_of_pool(count, decoder, rng), pixels)
+    return predict_pool(decoder, settings_of_pool(count, decoder, rng), pixels)

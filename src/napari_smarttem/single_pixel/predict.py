@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..physics.caustics import detector_matrix, fourier_rows, pupil_grid
-from ..physics.caustics_basis import GLOBALS, TERMS, basis, design_prior
+from ..physics.caustics_basis import GLOBALS, HARMONICS, TERMS, basis, design_prior
 from ..schema import BadInput
 
 FIELD_WAVES = 32.0
@@ -61,6 +61,11 @@ class Decoder:
         return int(self.coefficients.shape[1]) - 1
 
     @property
+    def defocus_rad(self) -> float:
+        """Defocus without bias, phase at the rim of the aperture."""
+        return float(self.coefficients[2 * HARMONICS, -1])
+
+    @property
     def samples(self) -> int:
         """Of the pupil, along a side: as many as a pattern of 64 pixels needs."""
         return 64
@@ -102,18 +107,27 @@ class Decoder:
         """Of the wave over the pupil; squares sum to one."""
         return _amplitude(self.samples, float(self.globals_[-1]))
 
-    def phases(self, biases_v: np.ndarray, shift_px: np.ndarray | None = None) -> np.ndarray:
-        """Phase over the pupil in rad, shape (n, samples, samples); `shift_px` (n, 2) is a beam shift (y, x) in pixels."""
+    def phases(
+        self, biases_v: np.ndarray, shift_px: np.ndarray | None = None, defocus_rad: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Phase over the pupil in rad, shape (n, samples, samples).
+
+        `shift_px` (n, 2) is a beam shift (y, x) in pixels, `defocus_rad` (n,) an added defocus, phase at the rim.
+        """
         terms = self.features(biases_v) @ self.coefficients.T
         if shift_px is not None:
             tilt = np.pi * self.field_waves / self.pixels * np.atleast_2d(shift_px)
             terms[:, 0] += tilt[:, 1]  # the first map is x, the second y
             terms[:, 1] += tilt[:, 0]
+        if defocus_rad is not None:
+            terms[:, 2 * HARMONICS] += np.atleast_1d(defocus_rad)  # the first map that is not harmonic is r²
         maps = basis(self.samples).reshape(TERMS, -1)
         return np.asarray((terms.astype(np.float32) @ maps).reshape(-1, self.samples, self.samples))
 
-    def predict(self, biases_v: np.ndarray, shift_px: np.ndarray | None = None) -> np.ndarray:
-        """Patterns, shape (n, pixels, pixels), fraction of the beam per pixel."""
+    def predict(
+        self, biases_v: np.ndarray, shift_px: np.ndarray | None = None, defocus_rad: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Patterns, shape (n, pixels, pixels), fraction of the beam per pixel; arguments as of `phases`."""
         biases_v = np.atleast_2d(biases_v)
         rows = fourier_rows(self.samples, self.points, self.field_waves)
         scale = (self.field_waves / (self.points * self.samples)) ** 2
@@ -121,7 +135,11 @@ class Decoder:
         found = np.empty((len(biases_v), self.pixels, self.pixels), dtype=np.float32)
         for start in range(0, len(biases_v), 64):
             part = slice(start, start + 64)
-            phase = self.phases(biases_v[part], None if shift_px is None else np.atleast_2d(shift_px)[part])
+            phase = self.phases(
+                biases_v[part],
+                None if shift_px is None else np.atleast_2d(shift_px)[part],
+                None if defocus_rad is None else np.atleast_1d(defocus_rad)[part],
+            )
             wave = np.matmul(rows, (amplitude * np.exp(1j * phase)).astype(np.complex64)) @ rows.T
             intensity = (wave.real**2 + wave.imag**2).reshape(len(phase), -1) * np.float32(scale)
             found[part] = (self.detector @ intensity.T).T.reshape(-1, self.pixels, self.pixels)

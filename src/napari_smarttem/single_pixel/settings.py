@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..physics.caustics import DEFOCUS_LIMIT_RAD
 from ..schema import BadInput
 
 Rule = Literal["information", "random", "contrast", "divergence"]
@@ -27,6 +28,13 @@ class SinglePixelSettings(BaseModel):
         description="Caustics predicted by a calibrated plate, the measured caustics themselves, or a raster of its smallest spot.",
     )
     pool: int = Field(default=4000, ge=16, le=50000, description="Predicted patterns to choose from.")
+    defocus_rad: float = Field(
+        default=DEFOCUS_LIMIT_RAD,
+        ge=0,
+        le=DEFOCUS_LIMIT_RAD,
+        description="Largest defocus added to a pattern, phase at the aperture's rim; 0 where the plate has no control for it.",
+        json_schema_extra={"units": "rad"},
+    )
     exploration: float = Field(default=0.05, ge=0, le=1, description="Fraction of each batch that is drawn by chance.")
     exposure_s: float = Field(
         default=3.2e-5, gt=0, le=10, description="Exposure of one pattern.", json_schema_extra={"units": "s"}

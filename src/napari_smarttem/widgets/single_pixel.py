@@ -44,7 +44,7 @@ DOCK_WIDTH = 430
 _REMEMBERED = "single_pixel.settings"
 _MAIN = ("generator", "rule", "pixels", "patterns", "exposure_s", "dose_budget_e_per_a2", "pixel_dose_limit_e_per_a2")
 _MORE = (
-    "batch", "pool", "exploration", "least_gain_nats", "calibration_patterns", "pattern_exposure_s", "check_every",
+    "batch", "pool", "defocus_rad", "exploration", "least_gain_nats", "calibration_patterns", "pattern_exposure_s", "check_every",
     "check_patterns", "seed",
 )  # fmt: skip
 _LABELS = {
@@ -52,6 +52,7 @@ _LABELS = {
     "dose_budget_e_per_a2": "Dose budget (mean)",
     "pixel_dose_limit_e_per_a2": "Ask above (pixel)",
     "pattern_exposure_s": "Exposure of the pattern camera",
+    "defocus_rad": "Largest defocus",
 }
 NO_PLATE = (
     "This instrument has no phase plate (controls needle.1 …, pattern camera, bucket); the simulator has one where its Optics "

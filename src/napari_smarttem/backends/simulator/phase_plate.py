@@ -24,8 +24,9 @@ from ...physics.caustics import (
     built_optics,
     built_plate,
 )
-from ...schema import BadInput, Cancelled, ControlInfo, Field2D, Frame, LimitExceeded, image_frame
-from ..base import Camera, CancelToken, Optics
+from ...schema import BadInput, ControlInfo, Field2D, Frame, image_frame
+from ..base import Camera, Optics
+from .beside import CameraBeside, ControlsBeside
 from .column import Column
 
 PIXELS = 64
@@ -40,10 +41,10 @@ PATTERN_CAMERA, BUCKET = "pattern", "bucket"
 NEEDLE_CONTROLS = tuple(f"needle.{k + 1}" for k in range(NEEDLES))
 SHIFT_CONTROLS = ("pattern_shift.y", "pattern_shift.x")
 DEFOCUS_CONTROL = "pattern_defocus"
-MASS_THICKNESS_NM = 80.0
-CARBON_G_CM3 = 2.0
 EXPOSURE_RANGE_S = (1e-7, 10.0)
+MASS_THICKNESS_NM = 80.0
 """A carbon-like layer of this thickness scatters all but 1/e of the electrons beyond the bucket's aperture."""
+CARBON_G_CM3 = 2.0
 
 CONTROLS: dict[str, ControlInfo] = {
     **{
@@ -191,65 +192,29 @@ class SimulatedPhasePlate:
         }
 
 
-class PlateCamera:
-    """The pattern camera and the bucket, beside the cameras the column already has."""
+class PlateCamera(CameraBeside):
+    """The pattern camera, (64, 64) of the illumination, and the bucket, (1, 1), beside the cameras the column has."""
+
+    OWN = (PATTERN_CAMERA, BUCKET)
+    EXPOSURE_RANGE_S = EXPOSURE_RANGE_S
 
     def __init__(self, plate: SimulatedPhasePlate, column: Column, others: Camera | None) -> None:
-        self._plate, self._column, self._others = plate, column, others
+        super().__init__(column.clock, others)
+        self._plate = plate
 
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Names of the cameras, the default one first."""
-        return (*(self._others.cameras if self._others is not None else ()), PATTERN_CAMERA, BUCKET)
-
-    def acquire_image(self, exposure_s: float, cancel: CancelToken, camera: str | None = None) -> Frame:
-        """Expose and read once: counts, (64, 64) of the illumination, or (1, 1) of the bucket. See `base.Camera`."""
-        camera = camera or self.cameras[0]
-        if camera not in (PATTERN_CAMERA, BUCKET):
-            if self._others is None:
-                raise BadInput(f"There is no camera {camera!r}; there is {', '.join(self.cameras)}.")
-            return self._others.acquire_image(exposure_s, cancel, camera)
-        low, high = EXPOSURE_RANGE_S
-        if not low <= exposure_s <= high:
-            raise LimitExceeded(
-                f"an exposure of {exposure_s:g} s is outside {low:g} to {high:g} s; nothing was recorded, ask for one inside."
-            )
-        clock = self._column.clock
-        started_s = clock.now_s()
-        if not clock.wait_until(started_s + exposure_s, cancel):
-            raise Cancelled(f"the exposure of the {camera} detector was stopped; nothing was recorded.")
+    def _read(self, camera: str, exposure_s: float, started_s: float) -> Frame:
         return self._plate.record(camera, exposure_s, started_s)
 
 
-class PlateControls:
-    """The needles and the shift of the pattern, beside the controls the column already has."""
+class PlateControls(ControlsBeside):
+    """The needles and the shift of the pattern, beside the controls the column has."""
 
     def __init__(self, plate: SimulatedPhasePlate, others: Optics | None) -> None:
-        self._plate, self._others = plate, others
+        super().__init__(CONTROLS, others)
+        self._plate = plate
 
-    @property
-    def controls(self) -> Mapping[str, ControlInfo]:
-        """Every control by name."""
-        return {**(self._others.controls if self._others is not None else {}), **CONTROLS}
+    def _values(self) -> Mapping[str, float]:
+        return self._plate.values
 
-    def get(self) -> dict[str, float]:
-        """Present values."""
-        return {**(self._others.get() if self._others is not None else {}), **self._plate.values}
-
-    def set(self, values: Mapping[str, float]) -> None:
-        """Set some controls; all or, where one is unknown or outside its limits, none."""
-        ours = {name: float(value) for name, value in values.items() if name in CONTROLS}
-        for name, value in ours.items():
-            info = CONTROLS[name]
-            if not info.minimum <= value <= info.maximum:
-                raise LimitExceeded(
-                    f"{name} = {value:g} {info.units} is outside {info.minimum:g} to {info.maximum:g} {info.units}; "
-                    "nothing was moved, ask for a value inside."
-                )
-        others = {name: value for name, value in values.items() if name not in CONTROLS}
-        if others:
-            if self._others is None:
-                raise BadInput(f"the simulated column has no {next(iter(others))!r}; it has {', '.join(CONTROLS)}.")
-            self._others.set(others)
-        if ours:
-            self._plate.set(ours)
+    def _move(self, values: dict[str, float]) -> None:
+        self._plate.set(values)

@@ -12,7 +12,7 @@ from ...single_pixel.adaptive import Choice, by_chance, most_contrast, most_info
 from ...single_pixel.calibrate import calibrate, calibration_biases
 from ...single_pixel.compare import reconstructed_raster
 from ...single_pixel.patterns import coarser
-from ...single_pixel.pool import predict_pool, settings_of_pool, spot_raster
+from ...single_pixel.pool import PlateSettings, predict_pool, settings_of_pool, spot_raster
 from ...single_pixel.posterior import Posterior, retune_is_due
 from ...single_pixel.predict import Decoder
 
@@ -42,10 +42,15 @@ def calibrated(
 
 def pool_for(caustics: Caustics, decoder: Decoder, pixels: int, count: int, seed: int) -> Plate:
     """A pool for pictures of ``pixels x pixels``; the true patterns are made at the plate's own fine sampling."""
-    biases, shift = settings_of_pool(count, decoder, np.random.default_rng([seed, 62]))
-    predicted = predict_pool(decoder, biases, shift, pixels).patterns
-    true = coarser(caustics.patterns(biases, shift), pixels).reshape(count, -1)
-    return Plate(caustics, decoder, predicted, true)
+    drawn = settings_of_pool(count, decoder, np.random.default_rng([seed, 62]))
+    return _both_ways(caustics, decoder, drawn, pixels)
+
+
+def _both_ways(caustics: Caustics, decoder: Decoder, drawn: PlateSettings, pixels: int) -> Plate:
+    """Patterns as they are predicted, and as the plate makes them."""
+    predicted = predict_pool(decoder, drawn, pixels).patterns
+    true = coarser(caustics.patterns(drawn.biases_v, drawn.shift_px, drawn.defocus_rad), pixels)
+    return Plate(caustics, decoder, predicted, true.reshape(len(drawn), -1))
 
 
 @dataclass
@@ -175,6 +180,4 @@ def raster_scan(
 
 def spot_plate(plate: Plate, pixels: int, most: int) -> Plate:
     """The raster that the plate itself can make: its smallest spot over a grid of at most `most` places."""
-    pool = spot_raster(plate.decoder, most, pixels)
-    true = coarser(plate.caustics.patterns(pool.biases_v, pool.shift_px), pixels).reshape(len(pool), -1)
-    return Plate(plate.caustics, plate.decoder, pool.patterns, true)
+    return _both_ways(plate.caustics, plate.decoder, spot_raster(plate.decoder, most, pixels).settings, pixels)
