@@ -1,5 +1,6 @@
 """The Unmixing dock in a real window: drop a file, unmix, click a pixel, drag a window, edit, compare, save."""
 
+# ruff: noqa: F811 (fixtures are imported and then arguments)
 from __future__ import annotations
 
 import time
@@ -7,126 +8,32 @@ import time
 import numpy as np
 import pytest
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_smarttem.io import write
 from napari_smarttem.schema import Acquire, Frame, StepResult
-from napari_smarttem.widgets import base, unmixing_bench
+from napari_smarttem.widgets import base
 from napari_smarttem.widgets.unmixing import COMPONENTS, PIXEL, UNMIX, UnmixingDock
 from napari_smarttem.widgets.unmixing_bench import bench_for
 
 from .conftest import Hand
 from .unmixing_sets import PIXEL_NM, mixed
+from .unmixing_window import (  # noqa: F401
+    angle_deg,
+    drop,
+    found,
+    opened,
+    rested,
+    session,
+    set_file,
+    shared,
+    truth,
+    unmixed,
+    window,
+)
 
 pytestmark = pytest.mark.gui
-
-
-@pytest.fixture(scope="module")
-def truth():
-    return mixed()
-
-
-@pytest.fixture
-def set_file(truth, tmp_path):
-    return write(truth.frame, tmp_path / "set.hspy")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """One window and session for all tests here: a window takes seconds."""
-    import napari
-
-    from napari_smarttem.engine.session import Session
-
-    viewer = napari.Viewer(show=True)
-    viewer.window.resize(1200, 900)
-    session = Session(folder=tmp_path_factory.mktemp("runs"), sync=False)
-    base.bind_session(viewer, session)
-    yield viewer, session
-    viewer.close()
-    session.close(5.0)
-
-
-@pytest.fixture
-def session(shared):
-    return shared[1]
-
-
-@pytest.fixture
-def window(shared, qtbot):
-    """The window, empty: no layer, no dock of ours, nothing on the bench."""
-    viewer = shared[0]
-    yield viewer
-    for dock in viewer.window._qt_window.findChildren(base.SessionWidget):
-        if base._dock_of(dock) is not None:
-            viewer.window.remove_dock_widget(dock)
-        dock.deleteLater()
-    viewer.layers.clear()
-    unmixing_bench._benches.pop(viewer, None)
-    qtbot.wait(20)
-
-
-def rested(dock, qtbot, timeout=60_000):
-    qtbot.waitUntil(lambda: not dock.busy, timeout=timeout)
-
-
-def opened(viewer, qtbot, path, **settings):
-    """The dock with a file read, its elements not looked for (which takes seconds)."""
-    dock = base.open_dock(viewer, "Unmixing")
-    dock.choose_file(path)
-    rested(dock, qtbot)
-    dock.unmixing.elements.setChecked(False)
-    qtbot.waitUntil(lambda: dock.unmixing.method.count() > 1, timeout=20_000)
-    for name, value in settings.items():
-        if name == "method":
-            dock.unmixing.method.setCurrentIndex(dock.unmixing.method.findData(value))
-        else:
-            getattr(dock.unmixing, name).setValue(value)
-    return dock
-
-
-@pytest.fixture(scope="module")
-def found(truth):
-    """A result of three components, worked out once for all tests that only look at it."""
-    from napari_smarttem.unmixing import unmix
-    from napari_smarttem.widgets.unmixing_bench import Unmixed
-    from napari_smarttem.widgets.unmixing_input import Spectra
-    from napari_smarttem.widgets.unmixing_sums import WindowSums
-
-    settings = {"method": "vca", "components": 3, "seed": 0}
-    spectra = Spectra("three kinds", truth.frame)
-    return spectra, unmix(truth.frame, **settings), Unmixed(spectra, (), settings, WindowSums(truth.frame.data))
-
-
-@pytest.fixture
-def unmixed(window, qtbot, found):
-    """The dock with that result on its bench."""
-    spectra, result, unmixed = found
-    bench = bench_for(window)
-    bench.take(spectra)
-    bench.found(result, unmixed)
-    dock = base.open_dock(window, "Unmixing")
-    dock._show_result(fresh=True)
-    dock.unmixing.elements.setChecked(False)
-    dock.unmixing.components.setValue(3)
-    qtbot.waitUntil(lambda: dock.unmixing.method.count() > 1, timeout=20_000)
-    return dock
-
-
-def angle_deg(a, b):
-    return np.degrees(np.arccos(np.clip(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -1, 1)))
-
-
-def drop(viewer, path):
-    """A file dropped on the canvas, through Qt's own dispatch."""
-    target = viewer.window._qt_viewer.canvas.native
-    data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
-    at = target.rect().center()
-    none, left, copy = Qt.KeyboardModifier.NoModifier, Qt.MouseButton.LeftButton, Qt.DropAction.CopyAction
-    QApplication.sendEvent(target, QDragEnterEvent(at, copy, data, left, none))
-    QApplication.sendEvent(target, QDropEvent(QPointF(at), copy, data, left, none))
 
 
 # ------------------------------------------------------------------------------------------------- the whole story
@@ -429,14 +336,14 @@ def test_known_spectra_are_fitted_and_keep_their_names(window, qtbot, set_file, 
     rows = [",".join(map(str, row)) for row in zip(energy, *truth.endmembers, energy, strict=True)]
     (tmp_path / "known.csv").write_text("energy_loss (eV),left,right,below,below error\n" + "\n".join(rows))
     dock.open_library(tmp_path / "known.csv")
-    qtbot.waitUntil(lambda: dock.unmixing.library.count() == 2, timeout=5000)
+    qtbot.waitUntil(lambda: dock.unmixing.library.count() == 3, timeout=5000)
     dock.unmix()
     rested(dock, qtbot)
     result = dock.bench.result
     assert result is not None, dock.message.text()
     assert result.names == ("left", "right", "below")
-    for found, known in zip(result.maps, truth.maps, strict=True):
-        assert np.corrcoef(found.ravel(), known.ravel())[0, 1] > 0.99
+    for one, known in zip(result.maps, truth.maps, strict=True):
+        assert np.corrcoef(one.ravel(), known.ravel())[0, 1] > 0.99
 
 
 # ---------------------------------------------------------------------------------------------- cancel, bad input

@@ -12,12 +12,14 @@ from napari_smarttem.widgets import unmixing_lines
 from napari_smarttem.widgets.unmixing_bench import Bench, Unmixed
 from napari_smarttem.widgets.unmixing_input import Choice, Spectra, choices, gathered, load
 from napari_smarttem.widgets.unmixing_layers import Canvas
+from napari_smarttem.widgets.unmixing_library import Known
 from napari_smarttem.widgets.unmixing_picture import composite, draw_picture, scale_bar_length
 from napari_smarttem.widgets.unmixing_plots import residual_sigma
 from napari_smarttem.widgets.unmixing_script import as_python
 from napari_smarttem.widgets.unmixing_steps import Preparation, Step
 from napari_smarttem.widgets.unmixing_sums import WindowSums, channels_between
 
+from .unmixing_alone import run_alone
 from .unmixing_sets import mixed
 
 # ------------------------------------------------------------------------------------------------------------ sums
@@ -235,9 +237,11 @@ def worked():
     return truth, unmix(truth.frame, method="vca", components=3, seed=1)
 
 
-def test_the_python_copy_makes_the_same_result(worked, tmp_path, monkeypatch):
+def test_the_python_copy_runs_alone_and_makes_the_same_result(worked, tmp_path):
+    """Steps, paint and edits, in a Python of its own without a display."""
     from napari_smarttem.io import write
     from napari_smarttem.unmixing import unmix
+    from napari_smarttem.unmixing.prepare_paint import paint_of
 
     truth, _ = worked
     path = write(truth.frame, tmp_path / "set.hspy")
@@ -245,16 +249,21 @@ def test_the_python_copy_makes_the_same_result(worked, tmp_path, monkeypatch):
     preparation = Preparation(spectra.frame)
     step = Step("crop_energy", {"first_ev": 210.0, "last_ev": 400.0})
     preparation.accept(step, preparation.apply(step))
-    settings = {"method": "vca", "components": 3, "seed": 1}
-    result = unmix(preparation.frame, **settings).renamed(1, "rim").dropped(2)
-    unmixed = Unmixed(Spectra("set", preparation.frame, path, spectra.dataset), (step,), settings, None)
-    monkeypatch.chdir(tmp_path)
-    room: dict[str, object] = {}
-    exec(compile(as_python(unmixed, result.provenance), "copy.py", "exec"), room)
-    again = room["result"]
-    assert again.names == result.names
-    assert np.allclose(again.maps, result.maps, atol=1e-5)
-    assert (tmp_path / "unmixed.hspy").exists()
+    prepared = Spectra("set", preparation.frame, path, spectra.dataset)
+    labels = np.where(truth.maps.max(axis=0) > 0.97, truth.maps.argmax(axis=0) + 1, 0)
+    programs, results = {}, {}
+    for name, settings in {
+        "edited": {"method": "vca", "components": 3, "seed": 1},
+        "painted": {"method": "labels", "components": "auto", "seed": 0, "labels": labels},
+    }.items():
+        result = unmix(preparation.frame, **settings).renamed(1, "it's the rim").dropped(2)
+        known = Known(paint=paint_of(labels)) if name == "painted" else Known()
+        programs[name] = as_python(Unmixed(prepared, (step,), settings, None, known), result.provenance)
+        results[name] = result
+    again = run_alone(programs, tmp_path)
+    for name, result in results.items():
+        assert tuple(again[name]["names"]) == result.names
+        np.testing.assert_allclose(again[name]["maps"], result.maps, atol=1e-5)
 
 
 @pytest.mark.parametrize("ending", [".png", ".svg", ".pdf"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class LiveUnmixer:
 def in_order_of(before: UnmixingResult, after: UnmixingResult) -> UnmixingResult:
     """The new result with each component where the most similar old one stood, and of its sign; new ones come last.
 
-    Similar are spectra, and maps over the spectra that both results know.
+    Similar are spectra, and maps over the spectra that both results know. The new order is recorded as an edit.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -138,7 +139,19 @@ def in_order_of(before: UnmixingResult, after: UnmixingResult) -> UnmixingResult
     order = [int(j) for j in new] + [j for j in range(after.components) if j not in new]
     turned = [-1.0 if signs[i, j] < 0 else 1.0 for i, j in zip(old, new, strict=True)]
     free = bool((after.maps < 0).any())  # of a method without negative amounts no sign is turned
-    return after.reordered(order, np.array(turned + [1.0] * (len(order) - len(turned))) if free else None)
+    turned = turned + [1.0] * (len(order) - len(turned)) if free else [1.0] * len(order)
+    if order == sorted(order) and min(turned) > 0:
+        return after
+    return put_in_order(after, order, turned)
+
+
+def put_in_order(result: UnmixingResult, order: Sequence[int], signs: Sequence[float]) -> UnmixingResult:
+    """Components in another order, negative `signs` turned around, recorded as an edit; names that are numbers stay in order."""
+    ordered = result.reordered(order, np.array(signs) if min(signs) < 0 else None)
+    if all(name == f"component {i + 1}" for i, name in enumerate(result.names)):
+        ordered = replace(ordered, names=result.names[: len(order)])
+    edits = [*result.provenance.get("edits", []), {"reordered": [list(order), list(signs)]}]
+    return replace(ordered, provenance={**result.provenance, "edits": edits})
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..schema import BadInput
 from ..schema.frame import Axis, Frame
+from .prepare_paint import sum_painted
 
 Report = Callable[[float, str], None]
 """Told the fraction done and a word; may raise `Cancelled`."""
@@ -21,6 +22,13 @@ DECONVOLVED = 64
 """Spectra that are deconvolved at once; the work can be stopped between."""
 SPIKE_VALUES = 1_000_000
 """Values of a spectrum image whose medians are taken at once."""
+
+
+def as_map(frame: Frame) -> Frame:
+    """A line scan ``(x, energy)`` as a map of one row; a map as it is."""
+    if frame.data.ndim != 2:
+        return frame
+    return frame.with_data(frame.data[None], axes=(frame.axes[0].model_copy(update={"name": "y"}), *frame.axes))
 
 
 def crop_energy(frame: Frame, *, first_ev: float, last_ev: float) -> Frame:
@@ -210,7 +218,13 @@ def deconvolve(frame: Frame, low_loss: Frame, *, report: Report | None = None) -
         part = core[start : start + DECONVOLVED]
         under = low[start : start + DECONVOLVED] if len(low) > 1 else np.repeat(low, len(part), axis=0)
         signal = _eels(part, frame.axes[-1])
-        found = signal.fourier_ratio_deconvolution(_eels(under, low_loss.axes[-1]), fwhm=width)
+        try:
+            found = signal.fourier_ratio_deconvolution(_eels(under, low_loss.axes[-1]), fwhm=width)
+        except (TypeError, ValueError, ZeroDivisionError) as error:  # what its power law beyond the last channel raises
+            raise BadInput(
+                "exspy cannot take plural scattering out of these spectra: the last 20 channels of the core loss and the"
+                f" last 100 of the low loss have to fall like a power law ({error})."
+            ) from error
         left[start : start + DECONVOLVED] = np.asarray(found.data)[..., : frame.shape[-1]]
     # exspy blurs with a Gaussian of area one in eV, summed over channels: one over the dispersion too much
     return frame.with_data((left * abs(step)).reshape(frame.shape))
@@ -255,6 +269,7 @@ STEPS: Mapping[str, Callable[..., Frame]] = {
     "polynomial": subtract_polynomial,
     "zero_loss": subtract_zero_loss,
     "deconvolve": deconvolve,
+    "sum_painted": sum_painted,
 }
 """Every step by name. `deconvolve` needs another frame, the others settings alone."""
 REPORTING = frozenset({"spikes", "zero_loss", "deconvolve"})

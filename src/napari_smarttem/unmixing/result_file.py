@@ -25,7 +25,7 @@ def save(result: UnmixingResult, path: str | os.PathLike[str], *, data: Any = No
         ``.hspy``: a signal (the data where given, else the model) whose ``learning_results`` hold factors and loadings, so
         that ``get_decomposition_factors()`` and ``get_decomposition_loadings()`` work; error bars and the rest under
         ``original_metadata.unmixing``. ``.csv``: the endmembers as columns, and beside it ``NAME-maps.csv`` with a row a
-        pixel.
+        pixel. Where a simulation made the data, all of them say SIMULATED.
     data : ndarray, optional
         ``(y, x, energy)``, to be stored in the ``.hspy``.
     overwrite : bool
@@ -69,7 +69,12 @@ def _write_hspy(result: UnmixingResult, path: Path, data: Any) -> None:
         for i, (a, size) in enumerate(zip(result.axes, (rows, columns, result.endmembers.shape[1]), strict=True))
     ]
     signal = hs.signals.Signal1D(np.asarray(data), axes=axes)
-    signal.metadata.General.title = f"{result.signal}, unmixed"
+    facts = _source(result)
+    mark = " (SIMULATED)" if facts.get("simulated") else ""
+    signal.metadata.General.title = f"{facts.get('title') or result.signal}, unmixed{mark}"
+    kind = facts.get("signal_type") or {"EELS": "EELS", "EDS": "EDS_TEM", "CL": "CL"}.get(result.signal, "")
+    if kind:
+        signal.metadata.set_item("Signal.signal_type", str(kind))
     learning = signal.learning_results
     learning.factors = result.endmembers.T.copy()
     learning.loadings = result.maps.reshape(result.components, -1).T.astype(np.float64)
@@ -95,12 +100,24 @@ def _plain(result: UnmixingResult) -> dict[str, Any]:
         "endmember_errors": np.asarray(result.endmember_errors),
         "residual_map": np.asarray(result.residual_map),
         "provenance": json.dumps(dict(result.provenance), default=str),
+        "simulated": bool(_source(result).get("simulated", False)),
     }
+
+
+def _source(result: UnmixingResult) -> dict[str, Any]:
+    """Metadata of the data."""
+    return dict(result.provenance.get("source") or {})
+
+
+def _mark(result: UnmixingResult, file: Any) -> None:
+    if _source(result).get("simulated"):
+        file.write("# SIMULATED: not measured on a microscope\n")
 
 
 def _write_spectra(result: UnmixingResult, path: Path) -> None:
     axis = result.axes[2]
     with path.open("w", newline="", encoding="utf-8") as file:
+        _mark(result, file)
         writer = csv.writer(file)
         names = [column for name in result.names for column in (name, f"{name} error")]
         writer.writerow([f"{axis.name} ({axis.units})", *names])
@@ -115,6 +132,7 @@ def _write_maps(result: UnmixingResult, path: Path) -> None:
     y = np.repeat(result.axes[0].coordinates(rows), columns)
     x = np.tile(result.axes[1].coordinates(columns), rows)
     with path.open("w", newline="", encoding="utf-8") as file:
+        _mark(result, file)
         writer = csv.writer(file)
         names = [column for name in result.names for column in (name, f"{name} error")]
         writer.writerow([f"y ({result.axes[0].units})", f"x ({result.axes[1].units})", *names, "residual"])

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QProgressBar,
@@ -26,11 +25,11 @@ from .launch import dock_of
 from .layers import METADATA_KEY
 from .unmixing_bench import Bench, Unmixed, bench_for
 from .unmixing_choose import NOTHING, InputActions
-from .unmixing_compare import ComparePage
+from .unmixing_compare import CompareActions, ComparePage
 from .unmixing_files import ResultFiles
 from .unmixing_input import Choice, Spectra
-from .unmixing_labels import labels_for, new_labels_layer
-from .unmixing_library import on_axis, read_library
+from .unmixing_known import KnownActions
+from .unmixing_library import PAINTED
 from .unmixing_lines import can_name_elements
 from .unmixing_live import LiveActions, LiveSpectra
 from .unmixing_pages import ComponentsPage, PixelPage, PreparePage, UnmixPage
@@ -47,7 +46,9 @@ PROGRESS_MS = 80
 DOCK_WIDTH = 430
 
 
-class UnmixingDock(SessionWidget, InputActions, PrepareActions, ResultView, ResultFiles, LiveActions):
+class UnmixingDock(
+    SessionWidget, InputActions, KnownActions, PrepareActions, ResultView, CompareActions, ResultFiles, LiveActions
+):
     """Input, preparation, method, result; nothing in it holds up the window.
 
     Parameters
@@ -120,7 +121,9 @@ class UnmixingDock(SessionWidget, InputActions, PrepareActions, ResultView, Resu
             return
         settings = self.settings()
         try:
-            names = self._add_knowledge(settings, spectra)
+            if spectra.frame.metadata.get("preparation", [{}])[-1].get("step") == "sum_painted":
+                raise BadInput("Sums of painted pixels have no places to map; take that step back on the page Prepare.")
+            known = self.add_knowledge(settings, spectra)
         except BadInput as error:
             self._fail(error)
             return
@@ -129,27 +132,10 @@ class UnmixingDock(SessionWidget, InputActions, PrepareActions, ResultView, Resu
             settings.pop("elements", None)
         steps = tuple(self.bench.preparation.steps) if self.bench.preparation is not None else ()
         self._run(
-            lambda cancel: unmix_spectra(spectra, steps, settings, report=self._report, cancel=cancel, names=names),
+            lambda cancel: unmix_spectra(spectra, steps, settings, report=self._report, cancel=cancel, known=known),
             self._unmixed,
             "Unmixing …",
         )
-
-    def _add_knowledge(self, settings: dict[str, Any], spectra: Spectra) -> tuple[str, ...]:
-        """What a person knows goes into the settings: paint, or known spectra, whose names are returned."""
-        if settings["method"] == "labels":
-            settings["labels"] = labels_for(self.viewer, self.unmixing.labels.currentText(), spectra)
-            settings["components"] = "auto"
-        if settings["method"] != "reference":
-            return ()
-        library = self.unmixing.library.currentData()
-        result = self.bench.result
-        if library is None and result is None:
-            raise BadInput("There are no components on show to fit; open a file of known spectra beside Library.")
-        if library is None:
-            library = [(name, result.energy_ev, row) for name, row in zip(result.names, result.endmembers, strict=True)]
-        settings["library"] = on_axis(library, spectra.frame.axes[-1], spectra.frame.shape[-1])
-        settings["components"] = len(library)
-        return tuple(name for name, _, _ in library)
 
     def cancel(self) -> None:
         """Stop the work that is going on; what was shown before stays."""
@@ -228,10 +214,10 @@ class UnmixingDock(SessionWidget, InputActions, PrepareActions, ResultView, Resu
         self.stop.clicked.connect(self.cancel)
         self.unmixing.run.clicked.connect(self.unmix)
         self.unmixing.method.currentIndexChanged.connect(self._method_changed)
-        self.unmixing.new_labels.clicked.connect(self._new_labels)
-        self.unmixing.open_library.clicked.connect(self._open_library_clicked)
+        self._wire_known()
         self._wire_preparation()
         self._wire_result()
+        self._wire_compare()
         self._wire_files()
         self._wire_live()
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
@@ -329,33 +315,7 @@ class UnmixingDock(SessionWidget, InputActions, PrepareActions, ResultView, Resu
     def _method_changed(self, _index: int = 0) -> None:
         box = self.unmixing.method
         self.unmixing.summary.setText(box.currentData(Qt.ItemDataRole.ToolTipRole) or "")
-        self.unmixing.ask_for(box.currentData() or "")
-
-    def _open_library_clicked(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(
-            self, "Known spectra", "", "Spectra (*.csv *.hspy *.msa *.emsa *.dm3 *.dm4)"
-        )
-        if path:
-            self.open_library(path)
-
-    def open_library(self, path: str | Path) -> None:
-        """Read known spectra from a file, in the background."""
-
-        def known(library: Any) -> None:
-            box = self.unmixing.library
-            box.addItem(f"{Path(path).name}: {len(library)} spectra", library)
-            box.setCurrentIndex(box.count() - 1)
-
-        self.in_background(lambda _cancel: read_library(path), known, self._fail)
-
-    def _new_labels(self) -> None:
-        spectra = self.bench.prepared()
-        if spectra is None:
-            self._fail(BadInput(NOTHING))
-            return
-        name = new_labels_layer(self.viewer, spectra)
-        self._list_choices()
-        self.unmixing.labels.setCurrentText(name)
+        self.unmixing.ask_for(box.currentData() or "", painted=self.unmixing.library.currentData() == PAINTED)
 
     # ----------------------------------------------------------------------------------------------------- running
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from .layers import unwrapped
 from .unmixing_input import Spectra
 from .unmixing_layers import Canvas, UnmixingLayers, component_color
+from .unmixing_library import Known
 from .unmixing_steps import Preparation, Step
 from .unmixing_sums import WindowSums, channels_between
 
@@ -53,12 +54,15 @@ class Unmixed:
         Of the call: ``method``, ``components``, ``seed``, ``elements``.
     sums : WindowSums or None
         None where the data are too large to be in memory.
+    known : Known
+        Where painted labels or fitted spectra came from.
     """
 
     spectra: Spectra
     steps: tuple[Step, ...]
     settings: dict[str, Any]
     sums: WindowSums | None
+    known: Known = field(default_factory=Known)
 
     @property
     def simulated(self) -> bool:
@@ -105,7 +109,7 @@ class Bench:
         """The input after its preparation."""
         if self.spectra is None or self.preparation is None:
             return None
-        return replace(self.spectra, frame=self.preparation.frame)
+        return replace(self.spectra, frame=self.preparation.frame, source=self.spectra.frame)
 
     def found(self, result: UnmixingResult, unmixed: Unmixed) -> Shown:
         """A new result; colours stay with the numbers of the components."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
+from ..schema import BadInput
 from .acquisition_form import hint
 from .unmixing_pages import button
 from .unmixing_plots import Graph  # noqa: F401  (first: it says which Qt binding pyqtgraph is to use)
+from .unmixing_work import unmix_spectra
 
 import pyqtgraph  # isort: skip
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from ..unmixing import Match, UnmixingResult
 
 ROW_HEIGHT = 130
+COMPONENTS_PAGE = 2
 
 
 class ComparePage(QWidget):
@@ -97,6 +100,8 @@ class ComparePage(QWidget):
             spectra.setMenuEnabled(False)
             spectra.hideAxis("left")
             spectra.getAxis("bottom").enableAutoSIPrefix(False)
+            if row == len(match.pairs) - 1:
+                spectra.setLabel("bottom", "eV")
             spectra.plot(first.energy_ev, first.endmembers[i], pen=pyqtgraph.mkPen(colors[i], width=2))
             scaled = second.endmembers[j] / brought if brought else second.endmembers[j]
             spectra.plot(second.energy_ev, scaled, pen=pyqtgraph.mkPen("#E8E8E8", width=1))
@@ -116,3 +121,72 @@ class ComparePage(QWidget):
             f" χ² per channel {first.chi2:.3f} and {second.chi2:.3f}."
         )
         return text + (f" {unmatched} without a partner." if unmatched else "")
+
+
+class CompareActions:
+    """The part of the dock that unmixes with a second method."""
+
+    bench: Any
+    compare: Any
+    unmixing: Any
+
+    def _wire_compare(self) -> None:
+        self.compare.run.clicked.connect(self.compare_methods)
+        self.compare.take.clicked.connect(self.take_second)
+        self._second_unmixed: Any = None
+
+    def _suggest_second(self, first: str) -> None:
+        """The method to compare with is another one than the first."""
+        box = self.compare.method
+        if box.currentData() in {first, "auto"}:
+            other = next((n for n in ("nmf", "vca", "ica") if n != first and box.findData(n) >= 0), None)
+            if other is not None:
+                box.setCurrentIndex(box.findData(other))
+
+    def compare_methods(self) -> None:
+        """Unmix the same data with a second method and show the two side by side."""
+        if self.bench.result is None or self._job is not None:
+            return
+        first, unmixed = self.bench.result, self.bench.unmixed
+        method = self.compare.method.currentData()
+        settings = {k: v for k, v in unmixed.settings.items() if k in {"seed", "elements"}}
+        settings |= {"method": method, "components": first.components}
+        try:
+            known = self.add_knowledge(settings, unmixed.spectra)
+        except BadInput as error:
+            self._fail(error)
+            return
+
+        def work(cancel: Any) -> Any:
+            from ..unmixing import match
+            from ..unmixing.live import in_order_of
+
+            second, other = unmix_spectra(
+                unmixed.spectra,
+                unmixed.steps,
+                settings,
+                report=self._report,
+                cancel=cancel,
+                known=known,
+                sums=unmixed.sums,
+            )
+            second = in_order_of(first, second)
+            return second, match(first, second), other
+
+        self._run(work, self._compared, f"Unmixing with {self.compare.method.currentText()} …")
+
+    def _compared(self, outcome: Any) -> None:
+        second, matched, self._second_unmixed = outcome
+        self._ended()
+        self.bench.second = second
+        names = (self._title_of(self.bench.result.method), self._title_of(second.method))
+        self.compare.show_match(self.bench.result, second, matched, self.bench.shown.colors, names)
+        self._say("Compared.")
+
+    def take_second(self) -> None:
+        """Go on with the second method's result, its components in the order of the first's."""
+        if self.bench.second is None:
+            return
+        self.bench.found(self.bench.second, self._second_unmixed)
+        self._show_result(fresh=True)
+        self.show_page(COMPONENTS_PAGE)

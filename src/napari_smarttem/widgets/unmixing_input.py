@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import Axis, BadInput, Frame
+from ..unmixing.prepare import as_map
 from .layers import METADATA_KEY
 
 
@@ -28,6 +29,8 @@ class Spectra:
         Which of the file's datasets.
     places_nm : ndarray, optional
         ``(n, 2)``: y, x of each spectrum of a run; None where the frame is an image.
+    source : Frame, optional
+        The frame before its preparation, where it came out of one.
     """
 
     title: str
@@ -35,6 +38,7 @@ class Spectra:
     path: Path | None = None
     dataset: int = 0
     places_nm: np.ndarray | None = None
+    source: Frame | None = None
 
     @property
     def facts(self) -> str:
@@ -130,13 +134,6 @@ def load(choice: Choice) -> Spectra:
         dataset, frame = max(maps, key=lambda pair: int(np.prod(pair[1].shape)))
     title = str(frame.metadata.get("title") or choice.path.stem)
     return Spectra(title, as_map(frame), choice.path, dataset)
-
-
-def as_map(frame: Frame) -> Frame:
-    """A line scan ``(x, energy)`` as a map of one row."""
-    if frame.data.ndim != 2:
-        return frame
-    return frame.with_data(frame.data[None], axes=(frame.axes[0].model_copy(update={"name": "y"}), *frame.axes))
 
 
 def _of_layer(choice: Choice) -> Spectra:

@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..schema import Axis, BadInput
+from ..unmixing.prepare_paint import Paint
+
+if TYPE_CHECKING:
+    from .unmixing_bench import Unmixed
 
 MOST = 64
 Spectrum = tuple[str, np.ndarray, np.ndarray]
 """Name, energies in eV, counts."""
+PAINTED = "painted"
+"""The library that is the mean spectra of painted pixels."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Where the labels or the library of an unmixing came from.
+
+    Parameters
+    ----------
+    paint : sequence of runs
+        Of the labels, or of the pixels whose mean spectra were fitted.
+    file : Path, optional
+        Of the library.
+    earlier : (Unmixed, mapping), optional
+        The result whose components were fitted: what it was made from, and its provenance.
+    names : tuple of str
+        Of the library's spectra.
+    """
+
+    paint: Paint = ()
+    file: Path | None = None
+    earlier: tuple[Unmixed, Mapping[str, Any]] | None = None
+    names: tuple[str, ...] = ()
 
 
 def read_library(path: str | Path) -> list[Spectrum]:

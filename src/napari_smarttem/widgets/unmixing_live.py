@@ -140,7 +140,7 @@ class LiveActions:
         try:
             if settings["method"] == "labels":
                 raise BadInput("Paint cannot follow a run that grows; choose another method while spectra arrive.")
-            self._add_knowledge(settings, self.bench.prepared())
+            known = self.add_knowledge(settings, self.bench.prepared())
         except BadInput as error:
             self.unmixing.live.setChecked(False)
             self._fail(error)
@@ -151,7 +151,7 @@ class LiveActions:
                 read(), preparation, settings, report=self._report, cancel=cancel
             )
             unmixed = Unmixed(
-                replace(grown, frame=prepared.frame), tuple(prepared.steps), settings, sums_of(prepared.frame)
+                replace(grown, frame=prepared.frame), tuple(prepared.steps), settings, sums_of(prepared.frame), known
             )
             return grown, prepared, result, unmixed
 

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from .acquisition_form import hint, primary
+from .unmixing_layers import component_color
 from .unmixing_plots import EndmemberPlot, Graph, PixelPlot, ScreePlot
 from .unmixing_table import ComponentTable
 
@@ -42,6 +43,7 @@ class PreparePage(QWidget):
         self.band = (self.plot.plot([], []), self.plot.plot([], []))
         self.plot.addItem(pyqtgraph.FillBetweenItem(*self.band, brush=pyqtgraph.mkBrush(230, 150, 40, 110)))
         self.curve = self.plot.plot([], [])
+        self._parts: list[Any] = []
         self.region = pyqtgraph.LinearRegionItem(brush=pyqtgraph.mkBrush(26, 135, 211, 50))
         self.region.setZValue(-5)
         self.region.hide()
@@ -87,6 +89,14 @@ class PreparePage(QWidget):
         column.addLayout(grid)
         column.addWidget(self.steps)
         column.addLayout(last)
+
+    def show_parts(self, energy_ev: Any, spectra: Any) -> None:
+        """Draw the sums of painted pixels, each in a colour of its own; nothing takes them away."""
+        while self._parts:
+            self.plot.removeItem(self._parts.pop())
+        for number, counts in enumerate(spectra):
+            pen = pyqtgraph.mkPen(component_color(number), width=1)
+            self._parts.append(self.plot.plot(energy_ev, counts, pen=pen))
 
 
 class UnmixPage(QWidget):
@@ -152,10 +162,10 @@ class UnmixPage(QWidget):
         column.addWidget(self.scree, 1)
         column.addWidget(self.reason)
 
-    def ask_for(self, method: str) -> None:
-        """Show the rows that a method needs."""
+    def ask_for(self, method: str, *, painted: bool = False) -> None:
+        """Show the rows that a method needs; the means of `painted` pixels need the paint too."""
         for row, needed in (
-            (self.labels_row, method == "labels"),
+            (self.labels_row, method == "labels" or (method == "reference" and painted)),
             (self.library_row, method == "reference"),
             (self.components, method not in {"labels", "reference"}),
         ):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .unmixing_layers import Canvas
 
 FORMATS = (".pdf", ".svg", ".png")
+LABEL_ROWS = 5
+LETTER_POINTS = 3.4
+"""Width of a letter of a line's name in the figure, with what the axis is narrower than the figure."""
 _NICE = np.array([1.0, 2.0, 5.0])
 
 
@@ -119,6 +122,17 @@ def _draw_image(box: Any, values: np.ndarray, canvas: Canvas, name: str, color: 
     )
 
 
+def free_rows(places: Sequence[float], widths: Sequence[float], rows: int) -> list[int]:
+    """Row of each label that begins at its place, so that none lies over another as long as there are rows enough."""
+    ends = [-np.inf] * rows
+    found = [0] * len(places)
+    for number in np.argsort(np.asarray(places, dtype=float)):
+        row = next((r for r in range(rows) if ends[r] <= places[number]), int(np.argmin(ends)))
+        ends[row] = places[number] + widths[number]
+        found[number] = row
+    return found
+
+
 def _signed_root(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.sqrt(np.abs(values))
 
@@ -142,10 +156,21 @@ def _draw_spectra(
                 energy, result.endmembers[i] - error, result.endmembers[i] + error, color=colors[i], alpha=0.25, lw=0
             )
         top = float(result.endmembers[i].max())
-        for number, line in enumerate(lines[i]):
-            at = line.energy_ev / (1000 if unit == "keV" else 1)
+        span = abs(float(energy[-1] - energy[0]))
+        places = [line.energy_ev / (1000 if unit == "keV" else 1) for line in lines[i]]
+        letters = span * LETTER_POINTS / (72 * figure.bbox.width / figure.dpi)
+        rows = free_rows(places, [letters * (len(line.name) + 2) for line in lines[i]], LABEL_ROWS)
+        for line, at, row in zip(lines[i], places, rows, strict=True):
             box.axvline(at, color="#808080", lw=0.4, ls=":")
-            box.text(at, top * (1.0 - 0.17 * (number % 3)), f" {line.name}", fontsize=5, va="top", color="#303030")
+            box.text(
+                at,
+                0.97 - row / (LABEL_ROWS + 1.5),
+                f" {line.name}",
+                fontsize=5,
+                va="top",
+                color="#303030",
+                transform=box.get_xaxis_transform(),
+            )
         box.set_ylabel(result.names[i], fontsize=5)
         if result.endmembers[i].min() >= -0.02 * top:  # a square root shows small lines beside large ones
             box.set_yscale("function", functions=(_signed_root, _signed_square))

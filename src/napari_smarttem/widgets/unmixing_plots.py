@@ -11,6 +11,7 @@ from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from . import spectrum_plot  # noqa: F401  (before pyqtgraph: it says which Qt binding is in use)
+from .unmixing_picture import free_rows
 
 import pyqtgraph  # isort: skip
 
@@ -180,12 +181,10 @@ class EndmemberPlot(Graph):
         view = self.getViewBox().viewRect()
         across = self.getViewBox().width() / max(view.width(), 1e-12)
         height = max(self.getViewBox().height(), 1.0)
-        taken = [-1e9] * LABEL_ROWS
-        for marker in sorted(self._markers, key=lambda one: float(one.value())):
-            box = marker.label.boundingRect()
-            left = (float(marker.value()) - view.left()) * across
-            row = next((i for i, end in enumerate(taken) if end <= left), int(np.argmin(taken)))
-            taken[row] = left + box.width()
+        places = [(float(marker.value()) - view.left()) * across for marker in self._markers]
+        boxes = [marker.label.boundingRect() for marker in self._markers]
+        rows = free_rows(places, [box.width() for box in boxes], LABEL_ROWS)
+        for marker, box, row in zip(self._markers, boxes, rows, strict=True):
             marker.label.setPosition(1.0 - (row + 0.6) * 0.8 * box.height() / height)
 
     @property
@@ -303,7 +302,9 @@ class PixelPlot(QWidget):
                 energy_ev, residual_sigma(data, model, excess), pen=pyqtgraph.mkPen(self.above.text_color, width=1)
             )
             ends = np.array([energy_ev[0], energy_ev[-1]])
-            self._span.setData(ends, [-4.0, 4.0], pen=None)  # so that both lines at three sigma are always in sight
+            self._span.setData(
+                ends, [-4.0, 4.0], pen=pyqtgraph.mkPen(0, 0, 0, 0)
+            )  # so that both lines at three sigma are always in sight
         else:
             self._left.setData([], [])
         if first:

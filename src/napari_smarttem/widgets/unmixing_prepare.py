@@ -9,7 +9,9 @@ import pyqtgraph
 from qtpy.QtWidgets import QFileDialog
 
 from ..schema import BadInput, Cancelled, Frame
-from .unmixing_choose import FILTER
+from ..unmixing.prepare_paint import paint_of
+from .unmixing_choose import FILTER, NOTHING
+from .unmixing_labels import labels_for, labels_layers
 from .unmixing_steps import MORE, Step, arguments_of
 
 
@@ -18,6 +20,8 @@ class PrepareActions:
 
     bench: Any
     prepare: Any
+    unmixing: Any
+    viewer: Any
 
     def _wire_preparation(self) -> None:
         page = self.prepare
@@ -117,6 +121,18 @@ class PrepareActions:
             if path:
                 self.do_step(Step(name, {"low_loss": path}))
             return
+        if name == "sum_painted":
+            try:
+                spectra = self.bench.prepared()
+                if spectra is None:
+                    raise BadInput(NOTHING)
+                layers = [self.unmixing.labels.currentText(), *labels_layers(self.viewer)]
+                labels = labels_for(self.viewer, next((one for one in layers if one), ""), spectra)
+            except BadInput as error:
+                self._fail(error)
+                return
+            self.do_step(Step(name, {"paint": paint_of(labels)}))
+            return
         low, high = (round(float(v), 3) for v in self.prepare.region.getRegion())
         self.do_step(Step(name, arguments_of(name, low, high)))
 
@@ -129,6 +145,7 @@ class PrepareActions:
             one.setEnabled(some)
         page.undo.setEnabled(some and bool(preparation.steps))
         page.steps.clear()
+        page.show_parts((), ())
         if not some:
             page.curve.setData([], [])
             for edge in page.band:
@@ -149,6 +166,8 @@ class PrepareActions:
         energy = frame.axes[-1].coordinates(len(counts))
         page.curve.setData(energy, counts, pen=pyqtgraph.mkPen(page.plot.text_color, width=1))
         steps = self.bench.preparation.steps
+        if steps and steps[-1].name == "sum_painted":
+            page.show_parts(energy, np.asarray(frame.data)[0])
         band = left_band(frame, counts) if steps and steps[-1].name == "zero_loss" else ((), ())
         for edge, values in zip(page.band, band, strict=True):
             edge.setData(energy[: len(values)], values, pen=None)

@@ -10,11 +10,12 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QMenu
 
 from ..schema import BadInput
+from ..unmixing.result_notes import notes
 from .relay import PERIOD_MS
 from .unmixing_cursor import follow_mouse
 from .unmixing_lines import known_symbols, lines_near, lines_of, spectrum_kind
 
-COMPONENTS_PAGE, PIXEL_PAGE, COMPARE_PAGE = 2, 3, 4
+PIXEL_PAGE = 3
 
 
 class ResultView:
@@ -42,12 +43,11 @@ class ResultView:
         self.pixel.window.toggled.connect(self._window_toggled)
         self.pixel.held.toggled.connect(self._held)
         self.pixel.of.currentTextChanged.connect(self._draw_window)
-        self.compare.run.clicked.connect(self.compare_methods)
-        self.compare.take.clicked.connect(self.take_second)
         self._place: tuple[float, ...] | None = None
         self._pixel: tuple[int, int] | None = None
         self._reading_pixel = False
         self._line_job: Any = None
+        self._kind = ""
         self._window = (0.0, 0.0)
         self._window_waits = False
         self._follow = QTimer(self)
@@ -78,8 +78,8 @@ class ResultView:
         self.unmixing.verdict.setText(
             f"<b>{self._title_of(result.method)}.</b> {result.assumption} χ² per channel {result.chi2:.3f}."
         )
-        self.unmixing.warnings.setText("\n".join(f"⚠ {warning}" for warning in result.warnings))
-        self.unmixing.warnings.setVisible(bool(result.warnings))
+        self.unmixing.warnings.setText("\n".join(f"⚠ {note}" for note in notes(result)))
+        self.unmixing.warnings.setVisible(bool(notes(result)))
         self.bench.layers.show(
             result,
             unmixed.canvas(result),
@@ -89,6 +89,10 @@ class ResultView:
             simulated=unmixed.simulated,
             below=below,
         )
+        kind = spectrum_kind(result)
+        if kind != self._kind:  # beside the strongest X-ray line the others cannot be seen otherwise
+            self._kind = kind
+            page.log.setChecked(kind == "EDS")
         self._draw_spectra()
         if fresh:
             self._pixel = None
@@ -106,14 +110,6 @@ class ResultView:
             self._show_pixel(*self._pixel)
         if self.pixel.window.isChecked():
             self._draw_window()
-
-    def _suggest_second(self, first: str) -> None:
-        """The method to compare with is another one than the first."""
-        box = self.compare.method
-        if box.currentData() in {first, "auto"}:
-            other = next((n for n in ("nmf", "vca", "ica") if n != first and box.findData(n) >= 0), None)
-            if other is not None:
-                box.setCurrentIndex(box.findData(other))
 
     def _title_of(self, method: str) -> str:
         index = self.unmixing.method.findData(method)
@@ -365,42 +361,3 @@ class ResultView:
             f"{low:.5g} to {high:.5g} eV"
             + ("; the data are not in memory, so that the model's map is shown" if what != of else "")
         )
-
-    # ----------------------------------------------------------------------------------------------------- compare
-
-    def compare_methods(self) -> None:
-        """Unmix the same data with a second method and show the two side by side."""
-        if self.bench.result is None or self._job is not None:
-            return
-        first, unmixed = self.bench.result, self.bench.unmixed
-        method = self.compare.method.currentData()
-        settings = {k: v for k, v in unmixed.settings.items() if k in {"seed", "elements"}}
-        settings |= {"method": method, "components": first.components}
-
-        def work(cancel: Any) -> Any:
-            from ..unmixing import match, unmix
-
-            second = unmix(unmixed.spectra.frame, progress=self._report, cancel=cancel.is_set, **settings)
-            return second, match(first, second), settings
-
-        self._run(work, self._compared, f"Unmixing with {self.compare.method.currentText()} …")
-
-    def _compared(self, outcome: Any) -> None:
-        second, matched, settings = outcome
-        self._ended()
-        self.bench.second = second
-        self._second_settings = settings
-        names = (self._title_of(self.bench.result.method), self._title_of(second.method))
-        self.compare.show_match(self.bench.result, second, matched, self.bench.shown.colors, names)
-        self._say("Compared.")
-
-    def take_second(self) -> None:
-        """Go on with the second method's result, its components in the order of the first's."""
-        if self.bench.second is None:
-            return
-        from dataclasses import replace
-
-        second, unmixed = self.bench.second, self.bench.unmixed
-        self.bench.found(second, replace(unmixed, settings=self._second_settings))
-        self._show_result(fresh=True)
-        self.show_page(COMPONENTS_PAGE)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..schema import BadInput, Frame
-from .unmixing_input import as_map
+from ..unmixing.prepare import REPORTING, STEPS, as_map
+from ..unmixing.prepare import deconvolve as without_plural_scattering
 
 Report = Callable[[float, str], None]
 Words = Callable[[Mapping[str, Any]], str]
@@ -26,6 +27,7 @@ WORDS: dict[str, Words] = {
     "polynomial": lambda a: f"subtracted a line fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
     "deconvolve": lambda a: f"removed plural scattering with {Path(a['low_loss']).name}",
     "zero_loss": lambda a: "subtracted the zero-loss peak that networks learnt, with its 68 % band",
+    "sum_painted": lambda a: f"summed the painted pixels of each of {len({run[0] for run in a['paint']})} colours",
 }
 MORE: dict[str, str] = {
     "spikes": "Remove spikes (cosmic rays)",
@@ -34,6 +36,7 @@ MORE: dict[str, str] = {
     "polynomial": "Subtract a straight line fitted to the blue range",
     "deconvolve": "Remove plural scattering with a low loss …",
     "zero_loss": "Subtract the zero-loss peak (learnt by networks; takes a minute)",
+    "sum_painted": "Sum the painted pixels, one spectrum a colour",
 }
 """Steps that have no button of their own, with their titles."""
 _WITH_RANGE = frozenset({"crop_energy", "power_law", "polynomial"})
@@ -42,7 +45,6 @@ _WITH_RANGE = frozenset({"crop_energy", "power_law", "polynomial"})
 def deconvolve(frame: Frame, *, low_loss: str, report: Report | None = None) -> Frame:
     """Remove plural scattering with the largest low loss in the file `low_loss`."""
     from ..io import read
-    from ..unmixing import prepare
 
     frames = [one for one in read(low_loss) if one.axes[-1].units == "eV"]
     if not frames:
@@ -50,7 +52,7 @@ def deconvolve(frame: Frame, *, low_loss: str, report: Report | None = None) -> 
     largest = max(frames, key=lambda one: prod(one.shape))
     if len(largest.axes) == 2 and len(frame.axes) == 3:  # a line scan, which is a map of one row here
         largest = as_map(largest)
-    return prepare.deconvolve(frame, largest, report=report)
+    return without_plural_scattering(frame, largest, report=report)
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,6 @@ class Step:
     @property
     def function(self) -> Callable[..., Frame]:
         """What does it; BadInput where there is no such step."""
-        from ..unmixing.prepare import STEPS
-
         if self.name not in STEPS:
             raise BadInput(f"There is no preparation step {self.name!r}; there are {', '.join(STEPS)}.")
         return deconvolve if self.name == "deconvolve" else STEPS[self.name]
@@ -115,8 +115,6 @@ class Preparation:
 
         `report` is told how far the long ones are; what it raises ends the step, and nothing is changed.
         """
-        from ..unmixing.prepare import REPORTING
-
         if report is not None:
             report(0.0, step.name.replace("_", " "))
         telling = {"report": report} if report is not None and step.name in REPORTING else {}

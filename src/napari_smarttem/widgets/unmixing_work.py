@@ -7,6 +7,7 @@ from typing import Any
 from ..schema import Frame
 from .unmixing_bench import Unmixed
 from .unmixing_input import Spectra
+from .unmixing_library import Known
 from .unmixing_sums import WindowSums
 
 
@@ -24,16 +25,18 @@ def unmix_spectra(
     *,
     report: Any,
     cancel: Any,
-    names: tuple[str, ...] = (),
+    known: Known | None = None,
+    sums: WindowSums | None = None,
 ) -> tuple[Any, Unmixed]:
     """The work of a run, on a thread of the pool: the result, and what lets the window look into the data quickly."""
     from ..unmixing import unmix
 
     result = unmix(spectra.frame, progress=lambda f, w: report(0.95 * f, w), cancel=cancel.is_set, **settings)
-    for number, name in enumerate(names[: result.components]):
+    known = known or Known()
+    for number, name in enumerate(known.names[: result.components]):
         result = result.renamed(number, name)
     report(0.97, "sums")
-    return result, Unmixed(spectra, steps, settings, sums_of(spectra.frame))
+    return result, Unmixed(spectra, steps, settings, sums or sums_of(spectra.frame), known)
 
 
 def sums_of(frame: Frame) -> WindowSums | None:
