@@ -46,7 +46,9 @@ def run(*, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     spectral_angle_deg, abundance_rmse
         Easy set, 128x128x1024, median of data seeds.
     speedup_vs_hyperspy_nmf, speedup_vs_sklearn_nmf, times_one_pass
-        Median over sizes of the ratio of median CPU times; one BLAS thread everywhere.
+        Median over sizes of the ratio of median CPU times; one BLAS thread everywhere. One pass and ours are timed in turn;
+        ``highest_cached`` is the largest ratio to a pass that is repeated on the same data, which the smallest set allows the
+        processor to keep in its cache.
     peak_extra_fraction
         Peak of memory allocated over the size of the data, 128x128x2048.
     hard_angle_ratio, worst_angle_ratio
@@ -171,18 +173,25 @@ def _median_time(call: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     return float(np.median(times)), value
 
 
+def _median_times(one: Callable[[], Any], other: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Medians of CPU seconds of two calls in turn, so that each finds the processor's cache as the other left it."""
+    pairs = [(_median_time(one, 1)[0], _median_time(other, 1)[0]) for _ in range(repeats)]
+    first, second = np.median(np.array(pairs), axis=0)
+    return float(first), float(second)
+
+
 def _easy(quick: bool, seed: int) -> dict[str, Any]:
     from ..unmixing import unmix
 
     repeats = 3 if quick else 5
     unmix(sets.easy(seed, (32, 32), 256).data)  # compile
-    hyperspy, sklearn, one_pass, seconds = [], [], [], []
+    hyperspy, sklearn, one_pass, one_pass_hot, seconds = [], [], [], [], []
     for shape, channels in EASY_SIZES:
         truth = sets.easy(seed, shape, channels)
         flat = truth.data.reshape(-1, channels)
         right = np.random.default_rng(seed).standard_normal((channels, 10), dtype=np.float32)
-        reading, _ = _median_time(partial(np.matmul, flat, right), 5)
-        ours, _ = _median_time(partial(unmix, truth.data), repeats)
+        hot, _ = _median_time(partial(np.matmul, flat, right), 5)
+        reading, ours = _median_times(partial(np.matmul, flat, right), partial(unmix, truth.data), 2 * repeats + 1)
         theirs = {
             name: float(np.median([rivals.run(name, truth.data, 4, seed)[2] for _ in range(1 if quick else repeats)]))
             for name in ("hyperspy NMF", "sklearn NMF")
@@ -191,6 +200,7 @@ def _easy(quick: bool, seed: int) -> dict[str, Any]:
         hyperspy.append(theirs["hyperspy NMF"] / ours)
         sklearn.append(theirs["sklearn NMF"] / ours)
         one_pass.append(ours / reading)
+        one_pass_hot.append(ours / hot)
     angles, errors, covered, covered_all = [], [], [], []
     for turn in range(3 if quick else 5):
         truth = sets.easy(seed + turn)
@@ -213,7 +223,9 @@ def _easy(quick: bool, seed: int) -> dict[str, Any]:
         "seconds_128x128x1024": figure(seconds[1], "<=", None),
         "speedup_vs_hyperspy_nmf": figure(float(np.median(hyperspy)), ">=", 20.0, lowest=min(hyperspy)),
         "speedup_vs_sklearn_nmf": figure(float(np.median(sklearn)), ">=", 8.0, lowest=min(sklearn)),
-        "times_one_pass": figure(float(np.median(one_pass)), "<=", 12.0, highest=max(one_pass)),
+        "times_one_pass": figure(
+            float(np.median(one_pass)), "<=", 12.0, highest=max(one_pass), highest_cached=max(one_pass_hot)
+        ),
         "peak_extra_fraction": figure(measures.peak_extra_fraction(seed), "<=", 0.15),
         "coverage_68": figure(float(np.mean(covered)), ">=", 0.63, all=float(np.mean(covered_all))),
     }

@@ -25,7 +25,7 @@ SCALES = (0.5, 1.0, 2.0)
 FEWEST = 20
 """A face that fewer pixels lie on stays where the first guess put it."""
 SCHEDULE = (8.0, 4.0, 2.0, 1.0)
-ROUGHLY = 4096
+ROUGHLY = 2048
 """Pixels that are looked at while the noise is taken for wider than it is."""
 PLACED = (0.1, 0.003)
 """A shift in noise widths after which a face is placed, roughly and in the end; chance shifts it by a tenth or so."""

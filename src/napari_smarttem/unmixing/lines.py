@@ -21,7 +21,7 @@ WIDTHS = 6
 """Gaussians in the density of a source: as wide as the noise, and each with six times the variance of the one before."""
 SETTLE = 8
 """Turns of expectation-maximisation for the densities before the first step."""
-ENOUGH = 0.1
+ENOUGH = 0.5
 """A turn that gains less log-likelihood than this is the last."""
 
 

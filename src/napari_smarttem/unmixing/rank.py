@@ -15,6 +15,8 @@ DOUBTFUL = (0.94, 1.10)
 DOUBTFUL_SPARSE = 1.5
 """The same, where most values are zero."""
 HELD_OUT = 0.1
+MORE = 4
+"""Singular vectors of what is left that are made beyond those asked for."""
 SURE = 4.0
 """Standard deviations above chance from which a component is there."""
 MOST_VALUES = 2**25
@@ -100,7 +102,8 @@ def held_out(image: SpectrumImage, largest: int, *, seed: int = 0) -> np.ndarray
     where = np.nonzero(counts)
     test = np.zeros(counts.shape, dtype=np.float32)
     test[where] = rng.binomial(counts[where], HELD_OUT)
-    rest = decompose(spectrum_image((counts - test)[None].astype(np.float32)), largest, seed=seed)
+    # some more than are looked at: the weakest of a sketch are the worst
+    rest = decompose(spectrum_image((counts - test)[None].astype(np.float32)), largest + MORE, seed=seed)
     inverse_h, inverse_g = (
         np.where(scale > 0, 1.0 / np.where(scale > 0, scale, 1.0), 0.0)
         for scale in (rest.channel_scale, rest.pixel_scale)
@@ -108,7 +111,8 @@ def held_out(image: SpectrumImage, largest: int, *, seed: int = 0) -> np.ndarray
     seen = (test @ (rest.vectors * inverse_h[:, None]).astype(np.float32)) * inverse_g[:, None]
     along = np.einsum("ij,ij->j", seen, rest.scores.astype(np.float64))
     squares = (rest.scores.astype(np.float64) ** 2).sum(axis=0) * (rest.vectors**2).sum(axis=0)
-    return np.asarray(along / np.sqrt(np.maximum(squares * HELD_OUT / (1.0 - HELD_OUT), 1e-300)))
+    sure = along / np.sqrt(np.maximum(squares * HELD_OUT / (1.0 - HELD_OUT), 1e-300))
+    return np.asarray(sure[:largest])
 
 
 def warnings(subspace: Subspace, scree: Scree) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ..schema import BadInput, Cancelled
 from . import passes
 from .spectra import SpectrumImage
 
-OVERSAMPLE = 7
+OVERSAMPLE = 3
 LANES = 8
 """Columns are filled up to a multiple of this: a product with 21 takes longer than one with 24."""
 SMALLEST_COUNTS = 10.0

@@ -78,8 +78,12 @@ def stability(frame: Frame, seeds: int = 10) -> Stability:
         quiet: list[UnmixingResult] = []
         for half in halves(data, seed):
             part = frame.with_data(half)
-            same += (unmix(part, seed=seed).components == whole.components) / (2 * seeds)
-            pair.append(_as_in(whole, unmix(part, components=whole.components, seed=seed)))
+            found = unmix(part, seed=seed)
+            if found.components == whole.components:
+                same += 1 / (2 * seeds)
+            else:
+                found = unmix(part, components=whole.components, seed=seed)
+            pair.append(_as_in(whole, found))
             quiet.append(_as_in(whole, unmix(part, components=whole.components, seed=seed, smooth_maps=True)))
         one, other = pair
         rows["found"].append(_correlations(one.maps, other.maps))
