@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from .schema import BadInput
     from .unmixing import save, unmix
     from .unmixing.prepare import Preparation
+    from .unmixing.result_notes import notes
 
     components: int | Literal["auto"] = "auto"
     if options.components != "auto":
@@ -58,24 +59,26 @@ def run(options: argparse.Namespace) -> int:
     if not frames:
         raise BadInput(f"{options.file.name} holds no spectrum image and no line scan.")
     frame = max(frames, key=lambda one: math.prod(one.shape))
+
+    def say(fraction: float, word: str) -> None:
+        if not options.json and sys.stderr.isatty():
+            text = f"{100 * fraction:3.0f} % {word:<32}" if fraction < 1.0 else " " * 40 + "\r"
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+
     prepared = Preparation(frame)
     if options.low_loss is not None:
         low = [one for one in read(options.low_loss) if one.axes[-1].units == "eV"]
         if not low:
             raise BadInput(f"{options.low_loss.name} holds no spectra.")
-        prepared.apply("deconvolve", low_loss=max(low, key=lambda one: math.prod(one.shape)))
+        prepared.apply("deconvolve", low_loss=max(low, key=lambda one: math.prod(one.shape)), report=say)
     band: dict[str, Any] = {}
     if options.subtract_zero_loss:
         prepared.apply("align_zero_loss")
-        band = dict(prepared.apply("zero_loss", seed=options.seed).metadata["zero_loss"])  # type: ignore[arg-type]
+        band = dict(prepared.apply("zero_loss", report=say, seed=options.seed).metadata["zero_loss"])  # type: ignore[arg-type]
     if options.energy:
         prepared.apply("crop_energy", first_ev=options.energy[0], last_ev=options.energy[1])
     if options.bin > 1:
         prepared.apply("bin", energy=options.bin)
-
-    def say(fraction: float, word: str) -> None:
-        if not options.json and sys.stderr.isatty():
-            print(f"\r{100 * fraction:3.0f} % {word:<32}", end="", file=sys.stderr, flush=True)
 
     named = not options.no_elements and frame.signal.upper().startswith(("EDS", "EELS"))
     result = unmix(
@@ -98,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
         "residual": result.chi2,
         "seconds": result.provenance["seconds"],
         "assumption": result.assumption,
-        "warnings": list(result.warnings),
+        "warnings": list(notes(result)),
         "rank": result.scree.reason,
         "files": written,
     }
@@ -115,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     for name, symbols, amount in zip(result.names, result.elements, result.maps.mean(axis=(1, 2)), strict=True):
         print(f"  {name:<20} {100 * amount:5.1f} %  {' '.join(symbols)}")
     print(result.assumption)
-    for warning in result.warnings:
+    for warning in notes(result):
         print(f"note: {warning}")
     for path in written:
         print(path)

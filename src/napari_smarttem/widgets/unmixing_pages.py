@@ -116,6 +116,10 @@ class UnmixPage(QWidget):
         self.elements = QCheckBox("Name the elements")
         self.elements.setChecked(True)
         self.elements.setToolTip("Look for lines (EDS) or edges (EELS) of elements in each endmember")
+        self.smooth = QCheckBox("Take noise out of the maps")
+        self.smooth.setToolTip(
+            "As far as two halves of the counts agree on structure, and only where that predicts held-out counts better"
+        )
         self.labels = QComboBox()
         self.labels.setToolTip("The Labels layer in which a few pixels of each kind are painted")
         self.new_labels = button("New", "Add an empty Labels layer over the data; paint some pixels of each kind in it")
@@ -153,6 +157,7 @@ class UnmixPage(QWidget):
         self.form.addRow("Library", self.library_row)
         self.form.addRow("Seed", self.seed)
         self.form.addRow(self.elements)
+        self.form.addRow(self.smooth)
         self.form.addRow(self.live)
         column = QVBoxLayout(self)
         column.addLayout(self.form)

@@ -77,6 +77,7 @@ class ResultView:
         self.unmixing.reason.setText(result.scree.reason)
         self.unmixing.verdict.setText(
             f"<b>{self._title_of(result.method)}.</b> {result.assumption} χ² per channel {result.chi2:.3f}."
+            + _about_smoothing(result)
         )
         self.unmixing.warnings.setText("\n".join(f"⚠ {note}" for note in notes(result)))
         self.unmixing.warnings.setVisible(bool(notes(result)))
@@ -361,3 +362,14 @@ class ResultView:
             f"{low:.5g} to {high:.5g} eV"
             + ("; the data are not in memory, so that the model's map is shown" if what != of else "")
         )
+
+
+def _about_smoothing(result: Any) -> str:
+    """Whether noise was taken out of the maps, and what that was worth."""
+    done = result.provenance.get("smooth_maps")
+    if done is None:
+        return ""
+    left = float(done["held_out_error"])
+    if not done["used"]:
+        return " The maps were left as they are: taking noise out of them does not predict held-out counts better."
+    return f" Noise was taken out of the maps: their error against held-out counts is {left:.2f} of what it was."
