@@ -215,6 +215,16 @@ def test_real_answers_are_the_same_for_other_seeds_and_as_near_as_noise_lets_hal
     assert all(smooth > rough - 1e-3 for smooth, rough in zip(found.smoothed, found.found, strict=True))
 
 
+@pytest.mark.real_data
+def test_what_is_left_to_chance_does_not_choose_the_assumption(shared_data) -> None:
+    from napari_smarttem.io.read import read
+
+    frame = max(read(shared_data / "SiO2_EDS_SI.hspy"), key=lambda one: one.data.size)
+    first, *others = (unmix(frame, seed=seed) for seed in range(4))
+    assert {one.method for one in others} == {first.method}
+    assert all(match(first, one).mean_correlation > 0.999 for one in others)
+
+
 def test_command_line_says_what_is_wrong(tmp_path, capsys) -> None:
     assert main(["unmix", str(tmp_path / "absent.hspy")]) == 2
     assert main(["unmix", str(tmp_path / "absent.hspy"), "--components", "many"]) == 2

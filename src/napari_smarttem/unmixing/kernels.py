@@ -82,6 +82,8 @@ def place_face(points, normal, noise, table, low, step, even_range, near, turns,
     density = np.zeros(bins)
     on_face = 0.0
     gained = 0.0
+    before = np.zeros(k)
+    part = 1.0
     for _turn in range(turns):
         variance = np.zeros(k)
         for a in range(k):
@@ -163,6 +165,14 @@ def place_face(points, normal, noise, table, low, step, even_range, near, turns,
         if shift > 1.0:
             for a in range(k):
                 move[a] /= shift
+        # a step that turns back went too far: shorter ones from then on, or two places are visited in turn for ever
+        turned = 0.0
+        for a in range(k):
+            turned += move[a] * before[a]
+        part = 0.5 * part if turned < 0.0 else min(1.0, 1.3 * part)
+        for a in range(k):
+            before[a] = move[a]
+            move[a] *= part
         length = 0.0
         for a in range(k):
             normal[a] += move[a]
