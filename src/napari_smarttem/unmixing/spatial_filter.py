@@ -116,6 +116,7 @@ def filtered(whole: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[np.
         # halves, doubled, share the structure: their noise is independent, and that of the whole is one here
         structure = np.bincount(ring, (first[..., c] * second[..., c]).ravel()) / count
         gain = np.maximum(structure, 0.0) / (np.maximum(structure, 0.0) + 1.0)
+        gain[0] = 1.0 if len(gain) == 1 else gain[1]  # the mean was taken off: its ring is empty
         gains[..., c] = np.interp(wave, middles, gain).reshape(rows, columns)
     gains[0, 0] = 1.0
     smooth = idctn(gains * waves, axes=(0, 1), norm="ortho") @ back + mean
