@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from napari_smarttem.physics.caustics import BIAS_LIMIT_V, CAPACITANCE_F, DEFOCUS_LIMIT_RAD, Caustics, record
 from napari_smarttem.physics.caustics_basis import TERMS
@@ -11,6 +12,8 @@ from napari_smarttem.schema import BadInput, Cancelled, image_frame
 from napari_smarttem.single_pixel.calibrate import STEPS, calibrate, calibration_biases, local_slopes
 from napari_smarttem.single_pixel.pool import settings_of_pool, sharpest
 from napari_smarttem.single_pixel.predict import Decoder, nrmse, pearson
+from napari_smarttem.single_pixel.residual import TERMS as TERMS_LEARNED
+from napari_smarttem.single_pixel.residual import corrected, learned
 from napari_smarttem.single_pixel.watch import bucket_signal, check_predictor
 
 
@@ -77,6 +80,24 @@ def test_a_calibration_finds_the_plate(plate):
     assert pearson(Decoder.nominal().predict(held), truth).mean() < 0.8
 
 
+def test_what_physics_has_no_number_for_is_learned(plate, decoder):
+    rng = np.random.default_rng(6)
+    biases = rng.uniform(-3, 3, (60, 8))
+
+    def seen(patterns):
+        far = gaussian_filter(patterns, (0, 5.0, 5.0))
+        return 0.93 * patterns + 0.05 * far + 0.02 * patterns.mean(axis=(1, 2), keepdims=True)
+
+    predicted = decoder.predict(biases)
+    weights = learned(predicted[:40], record(seen(predicted[:40]), 1e5, rng), 1e5, 0.01)
+    before = nrmse(predicted[40:], seen(predicted[40:])).mean()
+    after = nrmse(corrected(predicted[40:], weights), seen(predicted[40:])).mean()
+    assert after < 0.3 * before
+    np.testing.assert_allclose(corrected(predicted, np.zeros(TERMS_LEARNED)), predicted)
+    taught = replace(decoder, residual=weights)
+    np.testing.assert_allclose(taught.predict(biases[:2]), corrected(predicted[:2], weights), rtol=1e-4, atol=1e-7)
+
+
 def test_gentle_biases_are_soon_predicted(plate):
     rng = np.random.default_rng(5)
     biases = rng.uniform(-0.4, 0.4, (24, 8))
@@ -134,11 +155,15 @@ def test_a_dead_needle_is_named(plate, decoder):
 
 
 def test_a_decoder_is_saved_and_read_back(decoder, tmp_path):
-    decoder = replace(decoder.with_offset(np.arange(8) * 0.1), dead={2: 0.5})
+    decoder = replace(decoder.with_offset(np.arange(8) * 0.1), dead={2: 0.5}, residual=0.01 * np.arange(TERMS_LEARNED))
     decoder.save(tmp_path / "plate.npz")
     again = Decoder.load(tmp_path / "plate.npz")
     biases = np.random.default_rng(9).uniform(-5, 5, (2, 8))
     np.testing.assert_array_equal(again.predict(biases), decoder.predict(biases))
+    written = decoder.as_mapping()
+    np.testing.assert_array_equal(Decoder.from_mapping(written).predict(biases), decoder.predict(biases))
+    with pytest.raises(BadInput, match="learned part"):
+        Decoder.from_mapping({**written, "residual": [1.0, 2.0]})
     (tmp_path / "other.npz").write_bytes(b"nothing")
     with pytest.raises(BadInput, match="calibrate anew"):
         Decoder.load(tmp_path / "other.npz")

@@ -13,6 +13,7 @@ from napari_smarttem.single_pixel.adaptive import (
     naive_divergence,
     stop_reason,
 )
+from napari_smarttem.single_pixel.fading import as_seen
 from napari_smarttem.single_pixel.patterns import SETS, coarser
 from napari_smarttem.single_pixel.posterior import Posterior
 from napari_smarttem.single_pixel.reconstruct import correlation, ridge, total_variation
@@ -123,7 +124,91 @@ def test_a_wrong_predictor_is_told(pool, specimen):
     assert good.remark() == ""
 
 
+def test_a_predictor_that_is_a_little_wrong_costs_sharpness_not_truth(pool, specimen):
+    rng = np.random.default_rng(5)
+    shown = pool.patterns[:200]
+    signals = signals_of(shown, specimen, 1e5) * (
+        1 + 0.1 * rng.standard_normal(200)
+    )  # no pattern is as bright as predicted
+    trusting = Posterior(16, 1e5)
+    trusting.add(shown, signals)
+    trusting.choose_strength()
+    trusting.settle(4)
+    before, scatter = error(trusting.picture, specimen), trusting.misfit()
+    assert 0.03 <= trusting.question() <= 0.3
+    assert error(trusting.picture, specimen) < 0.7 * before
+    expected = np.linalg.norm(trusting.uncertainty()) / np.linalg.norm(trusting.picture)
+    assert 0.3 < expected / error(trusting.picture, specimen) < 3
+    assert scatter > 10
+    assert "calibrate anew" in trusting.remark()  # a doubt is no excuse
+    believed = trusting.doubt
+    trusting.add(pool.patterns[200:216], signals_of(pool.patterns[200:216], specimen, 1e5))
+    assert trusting.question() == believed  # too few are new
+
+
+def test_nothing_is_doubted_where_all_is_well(pool, specimen):
+    good = Posterior(16, 1e5)
+    good.add(pool.patterns[:200], signals_of(pool.patterns[:200], specimen, 1e5))
+    assert good.question() <= 0.003
+
+
+def test_noise_of_the_bucket_is_known_noise(pool, specimen):
+    shown, electrons, noise = pool.patterns[:200], 1e4, 300.0
+    counted = signals_of(shown, specimen, electrons) + noise / electrons * np.random.default_rng(7).standard_normal(200)
+    found = {}
+    for told in (0.0, noise):
+        posterior = Posterior(16, electrons, read_noise_e=told)
+        posterior.add(shown, counted)
+        posterior.settle(8)
+        found[told] = error(posterior.picture, specimen), posterior.misfit()
+    assert found[noise][0] < 0.8 * found[0.0][0]
+    assert found[noise][1] < 1.5
+    assert found[0.0][1] > 2
+    with pytest.raises(BadInput, match="read noise"):
+        Posterior(16, electrons, read_noise_e=-1.0)
+
+
+def test_the_fresh_specimen_is_found_although_it_fades(pool, specimen):
+    shown, electrons = pool.patterns[:300], 1e5
+    each = electrons * shown
+    dose = np.cumsum(each, axis=0) - each
+    critical = float(dose[-1].mean())
+    now = 1 - (1 - specimen.ravel()) * np.exp(-dose / critical)
+    counted = np.random.default_rng(8).poisson(electrons * (shown * now).sum(axis=1)) / electrons
+    acting, background = as_seen(shown, dose, critical)
+    np.testing.assert_allclose(acting @ specimen.ravel() + background, (shown * now).sum(axis=1), rtol=1e-4)
+    found = {}
+    for name, (patterns, rest) in {"told": (acting, background), "not told": as_seen(shown, dose, None)}.items():
+        posterior = Posterior(16, electrons)
+        posterior.add(patterns, counted, rest)
+        posterior.choose_strength()
+        posterior.settle(8)
+        found[name] = error(posterior.picture, specimen)
+    assert found["told"] < 0.3 * found["not told"]
+
+
 # -- choice
+
+
+def test_what_is_burnt_away_is_not_asked(specimen):
+    raster = SETS["raster"](16, 256, np.random.default_rng(0))
+    posterior = Posterior(16, 1e3)
+    dose = np.where(np.arange(256) < 128, 10.0, 0.0)
+    acting, background = as_seen(raster, dose, 1.0)
+    choice = most_informative(posterior, acting, 20, np.random.default_rng(0), exploration=0.0, background=background)
+    assert (choice.index >= 128).all()
+
+
+def test_small_batches_explore_too(pool, specimen):
+    posterior = Posterior(16, 1e4)
+    drawn = 0
+    for number in range(20):
+        best = most_informative(posterior, pool.patterns, 1, np.random.default_rng(number), exploration=0.0)
+        choice = most_informative(posterior, pool.patterns, 1, np.random.default_rng(number), exploration=0.25)
+        drawn += int(choice.index[0] != best.index[0])
+        posterior.add(pool.patterns[best.index], signals_of(pool.patterns[best.index], specimen, 1e4))
+        posterior.settle(1)
+    assert drawn == 5  # a quarter of twenty
 
 
 def test_the_greedy_batch_is_that_of_the_determinant(pool, specimen):

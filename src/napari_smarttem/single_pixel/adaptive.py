@@ -35,6 +35,7 @@ def most_informative(
     exploration: float = 0.05,
     taken: np.ndarray | None = None,
     samples: int = 96,
+    background: np.ndarray | None = None,
 ) -> Choice:
     """A batch with the largest expected gain.
 
@@ -47,12 +48,14 @@ def most_informative(
     count : int
         Size of the batch.
     exploration : float
-        Fraction of the batch that is drawn by chance, should the model be wrong.
+        Fraction of all patterns that is drawn by chance, should the model be wrong: small batches have their share, too.
     taken : ndarray of bool, shape (n,), optional
         Patterns that must not be chosen.
     samples : int
         Of the posterior, where the picture has more than 32 x 32 pixels: their number is the rank of the covariance that the
         choice works with, so that a batch should be smaller.
+    background : ndarray, shape (n,), optional
+        Part of the signals that does not come from these patterns; see `Posterior.add`.
 
     Raises
     ------
@@ -61,12 +64,14 @@ def most_informative(
     """
     flat, free = _checked(pool, taken)
     count = min(count, int(free.sum()))
-    by_chance = min(count, round(exploration * count))
+    before = posterior.count
+    by_chance = min(count, int(exploration * (before + count) + 1e-9) - int(exploration * before + 1e-9))
     if posterior.pixels <= EXACT_PIXELS:
         spread = posterior.spread(flat)
     else:
         spread = np.asarray(posterior.samples(samples, rng).astype(np.float32) @ flat.T / np.sqrt(samples))
-    noise = posterior.variance_of(posterior.predicted(flat)) * posterior.inflation
+    signals = posterior.predicted(flat) if background is None else posterior.predicted(flat) + background
+    noise = posterior.variance_of(signals) * posterior.inflation
     variance = np.einsum("ij,ij->j", spread, spread).astype(float)
     past = np.zeros((count, len(flat)))
     index, gains = [], []

@@ -17,6 +17,7 @@ from ..physics.caustics import BIAS_LIMIT_V, fourier_rows, pupil_grid
 from ..physics.caustics_basis import GLOBALS, TERMS, basis, design_prior
 from ..schema import BadInput, Cancelled
 from .predict import Decoder, nrmse, pearson
+from .residual import corrected, learned
 
 STEPS = np.array([0.0, 0.02, 0.003, 0.003, 0.003, 0.0])
 """Of the finite differences by the globals that the detector holds."""
@@ -119,18 +120,32 @@ def calibrating(
         for done in fit.refining(biases_v[used], patterns[used]):
             yield min(1.0, (len(batches) * (1 + number) + done * len(batches)) / total), "refining"
     shown = aside if len(aside) else used
-    predicted = fit.decoder.predict(biases_v[shown])
+    decoder = _with_residual(fit.decoder, biases_v[used], patterns[used], electrons)
+    predicted = decoder.predict(biases_v[shown])
     noise = np.sqrt((predicted.sum((1, 2)) / electrons) / (predicted.reshape(len(shown), -1) ** 2).sum(1))
     apart = nrmse(patterns[shown], predicted)
     error = float(np.sqrt(np.mean(np.maximum(apart**2 - noise**2, 1e-6))))
     return Calibration(
-        replace(fit.decoder, error=error),
+        replace(decoder, error=error),
         float(pearson(predicted, patterns[shown]).mean()),
         float(apart.mean()),
         fit.misfit,
         np.linalg.inv(fit.information),
         len(used),
     )
+
+
+def _with_residual(decoder: Decoder, biases_v: np.ndarray, patterns: np.ndarray, electrons: float) -> Decoder:
+    """The decoder with the learned part, where every third pattern, not learned from, gets nearer by it; as it was otherwise."""
+    predicted = decoder.predict(biases_v)
+    apart = np.arange(len(patterns)) % 3 == 2
+    looseness = max(0.01, float(np.median(nrmse(predicted, patterns))) / 2)
+    weights = learned(predicted[~apart], patterns[~apart], electrons, looseness)
+    before = np.median(nrmse(predicted[apart], patterns[apart]))
+    after = np.median(nrmse(corrected(predicted[apart], weights), patterns[apart]))
+    if not after < before:
+        return decoder
+    return replace(decoder, residual=learned(predicted, patterns, electrons, looseness))
 
 
 def _check(biases_v: np.ndarray, patterns: np.ndarray, electrons: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .posterior import Posterior
+from .posterior import STRENGTHS, Posterior
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,19 @@ def ideal_raster(specimen: np.ndarray, electrons: float, *, seed: int = 0) -> Ra
     return Raster(picture, error, each)
 
 
-def reconstructed_raster(counted: np.ndarray, electrons_per_px: float) -> np.ndarray:
-    """Picture from one signal a pixel (fractions of the beam), by the estimate that is used for patterns, (pixels, pixels)."""
-    posterior = Posterior(round(counted.size**0.5), electrons_per_px)
-    posterior.add(np.eye(counted.size, dtype=np.float32), counted.ravel())
-    posterior.choose_strength()
-    posterior.settle(6)
+def reconstructed_raster(
+    counted: np.ndarray, electrons_per_px: float, *, left: float = 1.0, read_noise_e: float = 0.0
+) -> np.ndarray:
+    """Picture from one signal a pixel (fractions of the beam), by the estimate that is used for patterns, (pixels, pixels).
+
+    `left` is the share of the opacity that a pixel's exposure left on average; the picture is that of the fresh specimen.
+    """
+    posterior = Posterior(round(counted.size**0.5), electrons_per_px, read_noise_e=read_noise_e)
+    patterns, faded = np.eye(counted.size, dtype=np.float32) * np.float32(left), np.full(counted.size, 1.0 - left)
+    posterior.add(patterns, counted.ravel(), faded)
+    posterior.choose_strength(STRENGTHS[::2], rounds=2)
+    posterior.retune()
+    posterior.settle(4)
     return posterior.picture
 
 

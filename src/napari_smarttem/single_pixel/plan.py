@@ -17,6 +17,7 @@ from ..schema import AwaitReview, BadInput, Plan, PlanContext, PlanEstimate, Tak
 from . import live
 from .adaptive import Choice, by_chance, most_contrast, most_informative, naive_divergence, stop_reason
 from .compare import expected_error
+from .fading import as_seen
 from .plate_steps import PlateSteps, Steps
 from .pool import Pool, predict_pool, settings_of_pool, sharpest, spot_raster
 from .posterior import FEW, LARGEST_MISFIT, Posterior, retune_is_due
@@ -62,7 +63,9 @@ class _Run(PlateSteps):
     def __init__(self, settings: SinglePixelSettings, context: PlanContext, decoder: Decoder | None) -> None:
         super().__init__(settings, context, decoder)
         self.exposure_s = settings.exposure_s
-        self.posterior = Posterior(settings.pixels, self.electrons_per_s * self.exposure_s)
+        self.posterior = Posterior(
+            settings.pixels, self.electrons_per_s * self.exposure_s, read_noise_e=settings.bucket_noise_e
+        )
         self.dose = np.zeros(settings.pixels**2)
         self.spent = 0.0
         self.electrons = 0.0
@@ -187,8 +190,9 @@ class _Run(PlateSteps):
             return naive_divergence(
                 self.posterior, pool.patterns, count, rng, predicted_before=self.predicted_before, taken=taken
             )
+        acting, background = as_seen(pool.patterns, self.dose, self._critical)
         return most_informative(
-            self.posterior, pool.patterns, count, rng, exploration=settings.exploration, taken=taken
+            self.posterior, acting, count, rng, exploration=settings.exploration, taken=taken, background=background
         )
 
     def _vetted(self, index: np.ndarray, pool: Pool, number: int) -> Steps:
@@ -246,7 +250,10 @@ class _Run(PlateSteps):
             # a value that could not be used was exposed all the same, as far as anybody knows
             self.spent += self._dose_of(self.exposure_s)
             self.electrons += self.electrons_per_s * self.exposure_s
-            self.dose += self._pixel_dose(pattern)
+            each = self._pixel_dose(pattern)
+            # on the way through the exposure half of it has arrived
+            acting, background = as_seen(pattern[None], self.dose + each / 2, self._critical)
+            self.dose += each
             if not result.ok:
                 self.failures += 1
                 self.failure = result.reason
@@ -265,18 +272,18 @@ class _Run(PlateSteps):
                 yield from self.note(f"{step_id}-note", text, level="warning")
                 continue
             self.failures = 0
-            expected = self.posterior.predicted(pattern[None])
+            expected = self.posterior.predicted(acting) + background
             self.predicted_before = np.append(self.predicted_before, expected)
             if live.watched() and not self.replayed:
                 shape = self.posterior.picture.shape
-                picture = self.posterior.glimpse(pattern, signal)
+                picture = self.posterior.glimpse(acting[0], signal, float(background[0]))
                 live.tell(
                     live.Seen(
                         result.step, pattern.reshape(shape), picture, self.dose.reshape(shape).copy(), signal,
                         float(expected[0]), self.posterior.count + 1,
                     )
                 )  # fmt: skip
-            self.posterior.add(pattern[None], np.array([signal]))
+            self.posterior.add(acting, np.array([signal]), background)
 
     def _settle(self, choice: Choice, number: int) -> Steps:
         posterior = self.posterior
@@ -290,8 +297,7 @@ class _Run(PlateSteps):
         if (
             scatter is not None and scatter > LARGEST_MISFIT
         ):  # the prior may be what does not fit: before the patterns are blamed
-            posterior.retune()
-            posterior.settle()
+            posterior.question()
             scatter = posterior.scatter()
         remark = posterior.remark(scatter) if scatter is not None else ""
         self.suspicious = bool(remark)
@@ -312,12 +318,18 @@ class _Run(PlateSteps):
                 "gain_nats": float(gain.mean()) if len(gain) else None,
                 "strength": posterior.strength,
                 "inflation": posterior.inflation,
+                "doubt": posterior.doubt,
                 "pixel_nm": self.pixel_nm,
                 "origin_nm": list(self.origin_nm),
             },
         )
 
     # -- dose
+
+    @property
+    def _critical(self) -> float | None:
+        """Critical dose; None where it is not known, or the size of a pixel is not."""
+        return self.settings.critical_dose_e_per_a2 if self.pixel_nm else None
 
     def _pixel_dose(self, patterns: np.ndarray) -> np.ndarray:
         """Dose of one exposure of patterns in e/Å² by pixel; 0 where the size of a pixel is not known."""

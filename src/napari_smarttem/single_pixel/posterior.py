@@ -20,6 +20,8 @@ LARGEST = 128
 FEW = 48
 LEAST_TO_JUDGE = 96
 LARGEST_MISFIT = 1.25  # the mean of 128 squares scatters by 0.125
+DOUBTS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
+"""Relative errors of signals, beyond what is known of the predictor, that are tried where signals scatter too much."""
 
 
 def retune_is_due(batches: int, pixels: int) -> bool:
@@ -40,6 +42,8 @@ class Posterior:
         Of the beam, in a pattern.
     model_error : float
         Relative error of the patterns (NRMSE); their signals are trusted to a third of it, since errors of pixels partly cancel.
+    read_noise_e : float
+        Standard deviation of a signal that no electrons cause (dark counts, amplifier), in electrons.
 
     Attributes
     ----------
@@ -48,21 +52,35 @@ class Posterior:
         Of the prior.
     inflation : float
         By how much held-out signals scatter more than counting noise and the model error say (variance); 1 where all is well.
+    doubt : float
+        Relative error of the signals beyond all that is known, as held-out signals tell it (`question`); 0 where all is well.
     """
 
-    def __init__(self, pixels: int, electrons: float, *, model_error: float = 0.0, strength: float = 10.0) -> None:
+    def __init__(
+        self,
+        pixels: int,
+        electrons: float,
+        *,
+        model_error: float = 0.0,
+        strength: float = 10.0,
+        read_noise_e: float = 0.0,
+    ) -> None:
         if not 2 <= pixels <= LARGEST:
             raise BadInput(f"a picture must have 2 to {LARGEST} pixels on a side, got {pixels}.")
         if not electrons > 0:
             raise BadInput(f"the electrons of a pattern must be more than 0, got {electrons}.")
         self.pixels, self.electrons, self.model_error = pixels, float(electrons), float(model_error)
-        self.strength, self.inflation = float(strength), 1.0
+        if not 0 <= read_noise_e < np.inf:
+            raise BadInput(f"the read noise must be 0 electrons or more, got {read_noise_e}.")
+        self.strength, self.inflation, self.doubt = float(strength), 1.0, 0.0
+        self.read_noise_e = float(read_noise_e)
         self.dtype: Any = np.float64 if pixels <= 16 else np.float32  # half the time and memory where it counts
         size = pixels * pixels
         self.picture = np.full((pixels, pixels), 0.5)
         self._patterns: list[np.ndarray] = []
         self._signals: list[np.ndarray] = []
-        self._weights: list[np.ndarray] = []
+        self._believed: list[np.ndarray] = []
+        self._counted: list[np.ndarray] = []
         self._gram = np.zeros((size, size), dtype=self.dtype)
         self._seen = np.zeros(size, dtype=self.dtype)
         self._factor: np.ndarray | None = None
@@ -71,6 +89,7 @@ class Posterior:
         self._glimpsed: np.ndarray | None = None
         self._outset: np.ndarray | None = None
         self._absorbed = 0
+        self._told, self._questioned = np.inf, 0
 
     @property
     def count(self) -> int:
@@ -88,19 +107,37 @@ class Posterior:
         return np.concatenate(self._signals) if self._signals else np.zeros(0)
 
     def variance_of(self, signals: np.ndarray) -> np.ndarray:
-        """Variance of signals (fractions of the beam): counting, and patterns that are not quite as predicted."""
+        """Variance of signals (fractions of the beam): counting, reading, and patterns that are not quite as predicted."""
+        return self._believed_variance(signals) + (self.doubt * np.asarray(signals, dtype=float)) ** 2
+
+    def _believed_variance(self, signals: np.ndarray) -> np.ndarray:
         signals = np.asarray(signals, dtype=float)
         counting = np.maximum(signals, 1.0 / self.electrons) / self.electrons
-        return np.asarray(counting + (self.model_error / 3.0 * signals) ** 2)
+        reading = (self.read_noise_e / self.electrons) ** 2
+        return np.asarray(counting + reading + (self.model_error / 3.0 * signals) ** 2)
+
+    @property
+    def _weights(self) -> np.ndarray:
+        """Of all signals: the inverse of their variances, as things stood when they came."""
+        believed, counted = np.concatenate(self._believed), np.concatenate(self._counted)
+        return np.asarray(1.0 / (believed + (self.doubt * counted) ** 2))
 
     # -- taking in
 
-    def add(self, patterns: np.ndarray, signals: np.ndarray) -> None:
-        """Take in a batch; the picture follows with `settle`."""
+    def add(self, patterns: np.ndarray, signals: np.ndarray, background: np.ndarray | None = None) -> None:
+        """Take in a batch; the picture follows with `settle`.
+
+        `background` (n,) is a part of the signals that does not come from these patterns and the picture; its counting noise is
+        theirs all the same. See `single_pixel.fading`.
+        """
         flat, signals = self._checked(patterns, signals)
+        self._keep(flat, signals, np.zeros(len(signals)) if background is None else np.asarray(background, dtype=float))
+
+    def _keep(self, flat: np.ndarray, signals: np.ndarray, background: np.ndarray) -> None:
         self._patterns.append(flat)
-        self._signals.append(signals)
-        self._weights.append(1.0 / self.variance_of(signals))  # as things stood then
+        self._signals.append(signals - background)
+        self._counted.append(signals)
+        self._believed.append(self._believed_variance(signals))  # as things stood then
 
     def _absorb(self) -> None:
         """Put what was taken in since the last time into the normal equations."""
@@ -110,7 +147,7 @@ class Posterior:
             np.concatenate(self._patterns[self._absorbed :]),
             np.concatenate(self._signals[self._absorbed :]),
         )
-        weights = np.concatenate(self._weights[self._absorbed :])
+        weights = self._weights[-len(signals) :]
         weighted = (flat * np.sqrt(weights)[:, None]).astype(self.dtype)
         np.add(self._gram, weighted.T @ weighted, out=self._gram)
         self._seen = self._seen + (flat.T @ (weights * signals)).astype(self.dtype)
@@ -129,12 +166,10 @@ class Posterior:
         innovation = float(signals[0] - direction @ self.picture.ravel())
         self.picture = np.clip(self.picture + (moved * (innovation / total)).reshape(self.picture.shape), 0.0, 1.0)
         self._pending.append((moved, total))
-        self._patterns.append(flat)
-        self._signals.append(signals)
-        self._weights.append(1.0 / self.variance_of(signals))  # as things stood then
+        self._keep(flat, signals, np.zeros(1))
         return self.picture
 
-    def glimpse(self, pattern: np.ndarray, signal: float) -> np.ndarray:
+    def glimpse(self, pattern: np.ndarray, signal: float, background: float = 0.0) -> np.ndarray:
         """The picture as one more value moves it, for whoever watches; nothing of the posterior is changed.
 
         Values glimpsed since the last `settle` add up. `settle` forgets them: they come in with `add`.
@@ -148,7 +183,7 @@ class Posterior:
         for past, total in self._glimpses:
             moved = moved - past * (float(past @ direction) / total)
         total = float(self.variance_of(signals)[0] * self.inflation + direction @ moved)
-        innovation = float(signals[0] - direction @ picture.ravel())
+        innovation = float(signals[0] - background - direction @ picture.ravel())
         self._glimpsed = np.clip(picture + (moved * (innovation / total)).reshape(picture.shape), 0.0, 1.0)
         self._glimpses.append((moved, total))
         return self._glimpsed
@@ -191,7 +226,7 @@ class Posterior:
             return self.strength
         if strengths is None:
             strengths = STRENGTHS
-        weights = np.concatenate(self._weights)
+        weights = self._weights
         held = (patterns[aside] * np.sqrt(weights[aside])[:, None]).astype(self.dtype)
         gram = self._gram - held.T @ held
         seen = self._seen - (patterns[aside].T @ (weights[aside] * signals[aside])).astype(self.dtype)
@@ -208,14 +243,45 @@ class Posterior:
             # log predictive density, up to a constant, and the scatter over what was expected
             told = float((residual**2 / expected + np.log(expected)).mean())
             misfits.append((told, float(strength), float((residual**2 / expected).mean())))
-        _, best, misfit = min(misfits)
+        self._told, best, misfit = min(misfits)
         self.strength = best if np.isfinite(misfit) else before
         self.inflation = max(1.0, misfit) if np.isfinite(misfit) else self.inflation
         return self.strength
 
     def retune(self) -> float:
         """`choose_strength` among the present one and its neighbours."""
-        return self.choose_strength(self.strength * np.array([0.4, 1.0, 2.5]), rounds=2)
+        near = np.unique(np.clip(self.strength * np.array([0.4, 1.0, 2.5]), STRENGTHS[0], STRENGTHS[-1]))
+        return self.choose_strength(near, rounds=2)
+
+    def question(self) -> float:
+        """Choose `doubt`, with the strength, from held-out signals; for signals that scatter more than they should.
+
+        What the predictor does not know of its own error becomes noise, so that the picture gets smoother and its uncertainty
+        larger instead of both being wrong. The picture is settled anew. It costs as much as thirty pictures, so that it is not
+        done again before there are half as many signals again.
+        """
+        if self.count < 1.5 * self._questioned:
+            return self.doubt
+        self._questioned = self.count
+        large = self.pixels > 32
+        found = []
+        for doubt in DOUBTS[::2] if large else DOUBTS:
+            self._doubted(doubt)
+            self.inflation, self.picture = 1.0, np.full_like(self.picture, self._level())
+            self.choose_strength(STRENGTHS[2:8:2] if large else STRENGTHS[::2], rounds=2)
+            found.append((self._told, doubt, self.strength, self.inflation))
+        _, doubt, self.strength, self.inflation = min(found)
+        self._doubted(doubt)
+        self.settle(4)
+        return self.doubt
+
+    def _doubted(self, doubt: float) -> None:
+        """Weigh all signals anew."""
+        if doubt != self.doubt:
+            self.doubt = doubt
+            self._gram[:] = 0
+            self._seen = np.zeros_like(self._seen)
+            self._absorbed, self._factor = 0, None
 
     # -- its uncertainty
 
@@ -255,10 +321,11 @@ class Posterior:
         A fitted signal leaves ``(1 - h)`` of the variance of its noise, h being how much the signal determines itself. At most
         `most` signals, spread over the run, are looked at.
         """
-        patterns, signals, weights = self.patterns, self.signals, np.concatenate(self._weights)
+        patterns, signals, weights = self.patterns, self.signals, self._weights
         some = np.unique(np.linspace(0, len(signals) - 1, most).astype(int))
         itself = (self.spread(patterns[some]) ** 2).sum(axis=0) / self.inflation * weights[some]
-        apart = (self.predicted(patterns[some]) - signals[some]) ** 2 * weights[some]
+        believed = np.concatenate(self._believed)[some]  # a doubt explains nothing: it says that something is wrong
+        apart = (self.predicted(patterns[some]) - signals[some]) ** 2 / believed
         return float(apart.sum() / np.maximum(1.0 - itself, 0.02).sum())
 
     def scatter(self) -> float | None:

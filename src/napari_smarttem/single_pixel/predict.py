@@ -18,6 +18,8 @@ import numpy as np
 from ..physics.caustics import detector_matrix, fourier_rows, pupil_grid
 from ..physics.caustics_basis import GLOBALS, HARMONICS, TERMS, basis, design_prior
 from ..schema import BadInput
+from .residual import TERMS as RESIDUAL_TERMS
+from .residual import corrected
 
 FIELD_WAVES = 32.0
 
@@ -39,6 +41,8 @@ class Decoder:
         Relative error of a predicted pattern, measured on patterns that were not fitted: NRMSE, ``|p - t| / |t|``.
     dead : mapping of int to float
         Needles that do not respond, and the bias in V at which they stand.
+    residual : ndarray, shape (residual.TERMS,), optional
+        The learned part, see `single_pixel.residual`; None: physics alone.
     """
 
     coefficients: np.ndarray
@@ -48,6 +52,7 @@ class Decoder:
     error: float = 0.1
     dead: Mapping[int, float] = field(default_factory=dict)
     field_waves: float = FIELD_WAVES
+    residual: np.ndarray | None = None
 
     @classmethod
     def nominal(cls, pixels: int = 64) -> Decoder:
@@ -143,6 +148,8 @@ class Decoder:
             wave = np.matmul(rows, (amplitude * np.exp(1j * phase)).astype(np.complex64)) @ rows.T
             intensity = (wave.real**2 + wave.imag**2).reshape(len(phase), -1) * np.float32(scale)
             found[part] = (self.detector @ intensity.T).T.reshape(-1, self.pixels, self.pixels)
+            if self.residual is not None:
+                found[part] = corrected(found[part], self.residual)
         return found
 
     def with_offset(self, bias_offset_v: np.ndarray) -> Decoder:
@@ -156,6 +163,7 @@ class Decoder:
             file, coefficients=self.coefficients, globals_=self.globals_, pixels=self.pixels, bias_offset_v=offset,
             error=self.error, field_waves=self.field_waves,
             dead=np.array([[k, v] for k, v in self.dead.items()], dtype=float).reshape(-1, 2),
+            residual=np.zeros(0) if self.residual is None else self.residual,
         )  # fmt: skip
 
     def as_mapping(self) -> dict[str, Any]:
@@ -169,6 +177,7 @@ class Decoder:
             "error": float(self.error),
             "dead": {str(needle): float(volts) for needle, volts in self.dead.items()},
             "field_waves": float(self.field_waves),
+            "residual": [] if self.residual is None else np.asarray(self.residual).tolist(),
         }
 
     @classmethod
@@ -183,6 +192,7 @@ class Decoder:
                 float(stored["error"]),
                 {int(needle): float(volts) for needle, volts in stored["dead"].items()},
                 float(stored["field_waves"]),
+                _learned_part(stored.get("residual", [])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"The record does not hold a calibrated phase plate ({error}); calibrate anew.") from error
@@ -196,9 +206,17 @@ class Decoder:
                 return cls(
                     stored["coefficients"], stored["globals_"], int(stored["pixels"]), stored["bias_offset_v"],
                     float(stored["error"]), dead, float(stored["field_waves"]),
+                    _learned_part(stored.get("residual", [])),
                 )  # fmt: skip
         except (OSError, ValueError, KeyError) as error:
             raise BadInput(f"{file} does not hold a calibrated phase plate ({error}); calibrate anew.") from error
+
+
+def _learned_part(weights: Any) -> np.ndarray | None:
+    found = np.asarray(weights, dtype=float)
+    if found.shape not in ((0,), (RESIDUAL_TERMS,)) or not np.isfinite(found).all():
+        raise ValueError(f"its learned part has the shape {found.shape}")
+    return found if found.size else None
 
 
 def _amplitude(samples: int, falloff: float) -> np.ndarray:

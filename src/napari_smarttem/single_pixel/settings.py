@@ -52,6 +52,18 @@ class SinglePixelSettings(BaseModel):
         description="Patterns that bring a pixel above this are put before a person.",
         json_schema_extra={"units": "e/Å²"},
     )
+    critical_dose_e_per_a2: float | None = Field(
+        default=None,
+        gt=0,
+        description="Dose that leaves 1/e of the specimen's opacity; the picture is then that of the fresh specimen.",
+        json_schema_extra={"units": "e/Å²"},
+    )
+    bucket_noise_e: float = Field(
+        default=0.0,
+        ge=0,
+        description="Noise of the bucket itself (dark counts, amplifier), one standard deviation of a value.",
+        json_schema_extra={"units": "e"},
+    )
     calibration_patterns: int = Field(
         default=200, ge=20, le=2000, description="Patterns to measure for the calibration."
     )

@@ -82,6 +82,8 @@ class SimulatedPhasePlate:
         self._charge = np.zeros(NEEDLES)
         self._charged_at_s = column.clock.now_s()
         self._broken: dict[int, float] = {}
+        self.read_noise_e = 0.0
+        """Of the bucket's amplifier, one standard deviation of a value in electrons."""
         side = SIDE_FRACTION * column.field.height_nm
         middle_y = column.field.y_nm + column.field.height_nm / 2
         middle_x = column.field.x_nm + column.field.width_nm / 2
@@ -138,7 +140,7 @@ class SimulatedPhasePlate:
                 )  # fmt: skip
             through = float((pattern * self.transmission(started_s + exposure_s / 2)).sum()) * electrons
             self._expose(pattern * electrons, started_s + exposure_s / 2)
-        counted = min(float(noise.poisson(through)), SATURATION_E)
+        counted = min(float(noise.poisson(through) + self.read_noise_e * noise.standard_normal()), SATURATION_E)
         metadata = {**self._told(started_s, exposure_s, electrons), "saturated": counted >= SATURATION_E}
         side = self.field.height_nm
         return image_frame(

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...physics.caustics import Caustics, built_optics, built_plate, record
-from ...single_pixel.adaptive import Choice, by_chance, most_contrast, most_informative, naive_divergence
+from ...single_pixel.adaptive import EXACT_PIXELS, Choice, by_chance, most_contrast, most_informative, naive_divergence
 from ...single_pixel.calibrate import calibrate, calibration_biases
 from ...single_pixel.compare import reconstructed_raster
+from ...single_pixel.fading import as_seen
 from ...single_pixel.patterns import coarser
 from ...single_pixel.pool import PlateSettings, predict_pool, settings_of_pool, spot_raster
-from ...single_pixel.posterior import Posterior, retune_is_due
+from ...single_pixel.posterior import LARGEST_MISFIT, Posterior, retune_is_due
 from ...single_pixel.predict import Decoder
 
 BATCH = 16
@@ -98,22 +99,37 @@ def image(
     critical_e_per_px: float | None = None,
     rounds: int = 2,
     samples: int = 96,
+    told: float | None = None,
+    read_noise_e: float = 0.0,
 ) -> Run:
     """One run of `patterns` patterns by a rule: ``information``, ``random``, ``contrast``, ``divergence`` or ``in order``.
 
-    With `critical_e_per_px` the specimen fades while it is measured: opacity decays with the electrons a pixel has seen.
+    With `critical_e_per_px` the specimen fades while it is measured: opacity decays with the electrons a pixel has seen; where the
+    reconstruction is told this number, wrong by the factor `told`, it gives the fresh specimen. `read_noise_e` is the bucket's own,
+    and known.
     """
     pixels = specimen.shape[0]
     rng, chance = np.random.default_rng([seed, 63]), np.random.default_rng([seed, 64])
-    posterior = Posterior(pixels, electrons, model_error=plate.decoder.error)
+    posterior = Posterior(pixels, electrons, model_error=plate.decoder.error, read_noise_e=read_noise_e)
+    known = None if told is None or critical_e_per_px is None else critical_e_per_px * told
     run = Run(posterior)
     taken = np.zeros(len(plate.predicted), dtype=bool)
-    seen, dose = np.zeros(0), np.zeros(pixels**2)
+    seen, dose, believed = np.zeros(0), np.zeros(pixels**2), np.zeros(pixels**2)
     number = 0
     while posterior.count < patterns:
         began = time.perf_counter()
+        acting, background = as_seen(plate.predicted, believed, known)
         choice = _choose(
-            rule, posterior, plate.predicted, min(batch, patterns - posterior.count), rng, taken, seen, number, samples
+            rule,
+            posterior,
+            acting,
+            min(batch, patterns - posterior.count),
+            rng,
+            taken,
+            seen,
+            number,
+            samples,
+            background,
         )
         choosing = time.perf_counter() - began
         taken[choice.index] = True
@@ -122,15 +138,22 @@ def image(
             now = specimen.ravel()
             if critical_e_per_px is not None:
                 now = 1.0 - (1.0 - now) * np.exp(-dose / critical_e_per_px)
-            signals.append(chance.poisson(electrons * max(0.0, float(plate.true[k] @ now))) / electrons)
+            counted = chance.poisson(electrons * max(0.0, float(plate.true[k] @ now)))
+            signals.append(float(counted + read_noise_e * chance.standard_normal()) / electrons)
             dose += electrons * plate.true[k]
         began = time.perf_counter()
-        seen = np.append(seen, posterior.predicted(plate.predicted[choice.index]))
-        posterior.add(plate.predicted[choice.index], np.array(signals))
+        shown = plate.predicted[choice.index]
+        before = believed + electrons * (np.cumsum(shown, axis=0) - shown)
+        believed = believed + electrons * shown.sum(axis=0)
+        acting, background = as_seen(shown, before, known)
+        seen = np.append(seen, posterior.predicted(acting) + background)
+        posterior.add(acting, np.array(signals), background)
         number += 1
         if retune_is_due(number, pixels) or posterior.count >= patterns:
             posterior.retune()
         posterior.settle(rounds)
+        if pixels <= EXACT_PIXELS and (posterior.scatter() or 0.0) > LARGEST_MISFIT:
+            posterior.question()
         run.step_s.append(choosing + time.perf_counter() - began)
         run.counts.append(posterior.count)
         run.errors.append(error_of(posterior.picture, specimen))
@@ -143,7 +166,7 @@ def image(
 
 def _choose(  # noqa: PLR0917
     rule: str, posterior: Posterior, pool: np.ndarray, count: int, rng: np.random.Generator, taken: np.ndarray,
-    seen: np.ndarray, number: int, samples: int,
+    seen: np.ndarray, number: int, samples: int, background: np.ndarray,
 ) -> Choice:  # fmt: skip
     if rule == "in order":
         index = np.flatnonzero(~taken)[:count]
@@ -154,7 +177,7 @@ def _choose(  # noqa: PLR0917
         return most_contrast(pool, count, rng, taken=taken)
     if rule == "divergence":
         return naive_divergence(posterior, pool, count, rng, predicted_before=seen, taken=taken)
-    return most_informative(posterior, pool, count, rng, taken=taken, samples=samples)
+    return most_informative(posterior, pool, count, rng, taken=taken, samples=samples, background=background)
 
 
 def damage(dose: np.ndarray, specimen: np.ndarray, critical: float) -> float:
@@ -164,18 +187,30 @@ def damage(dose: np.ndarray, specimen: np.ndarray, critical: float) -> float:
 
 
 def raster_scan(
-    specimen: np.ndarray, electrons: float, seed: int, critical_e_per_px: float | None = None
+    specimen: np.ndarray,
+    electrons: float,
+    seed: int,
+    critical_e_per_px: float | None = None,
+    *,
+    told: bool = False,
+    read_noise_e: float = 0.0,
 ) -> tuple[np.ndarray, float]:
-    """Picture and damage of a pencil beam that gives every pixel `electrons` over the pixels; no blur, the same reconstruction."""
+    """Picture and damage of a pencil beam that gives every pixel `electrons` over the pixels; no blur, the same reconstruction.
+
+    What is `told` and the noise of the bucket are as of `image`.
+    """
     rng = np.random.default_rng([seed, 65])
     each = electrons / specimen.size
     seen = specimen.ravel()
-    lost = 0.0
+    lost, left = 0.0, 1.0
     if critical_e_per_px is not None:  # averaged over the exposure of the pixel
         rise = each / critical_e_per_px
-        seen = 1.0 - (1.0 - seen) * (-np.expm1(-rise) / rise)
+        left = -np.expm1(-rise) / rise
+        seen = 1.0 - (1.0 - seen) * left
         lost = damage(np.full(seen.size, each), specimen, critical_e_per_px)
-    return reconstructed_raster(rng.poisson(each * seen) / each, each), lost
+    counted = rng.poisson(each * seen) + read_noise_e * rng.standard_normal(seen.size)
+    picture = reconstructed_raster(counted / each, each, left=float(left) if told else 1.0, read_noise_e=read_noise_e)
+    return picture, lost
 
 
 def spot_plate(plate: Plate, pixels: int, most: int) -> Plate:
