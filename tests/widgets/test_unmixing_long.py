@@ -310,3 +310,31 @@ def test_residuals_follow_the_noise_that_was_found(truth):
     assert residual_sigma(counts, model, 0.8).std() == pytest.approx(1.0, abs=0.03), (
         "counts are not quieter than counts"
     )
+
+
+def test_curves_follow_the_theme(unmixed, window, qtbot):
+    def colours():
+        unmixed.show_page(3)
+        qtbot.wait(50)
+        above = unmixed.pixel.plot.above
+        return above.plain[0].opts["pen"].color().name(), above.text_color.name()
+
+    assert unmixed.pixel.plot._data.xData is not None
+    try:
+        for theme in ("dark", "light"):
+            window.theme = theme
+            qtbot.waitUntil(lambda: len(set(colours())) == 1, timeout=5000)
+        assert colours()[0] < "#888888", "dark text in a light window"
+    finally:
+        window.theme = "dark"
+
+
+def test_paint_stays_above_the_maps(window, qtbot, set_file, truth):
+    dock = opened(window, qtbot, set_file, method="vca", components=3)
+    dock.unmixing.new_labels.click()
+    unmixed_by_click(dock, qtbot)
+    assert window.layers[-1].name == dock.unmixing.labels.currentText()
+    dock.unmixing.smooth.setChecked(True)
+    unmixed_by_click(dock, qtbot)
+    assert dock.bench.unmixed.settings["smooth_maps"] is True
+    assert "held-out counts" in dock.unmixing.verdict.text()

@@ -9,7 +9,7 @@ import numpy as np
 from ..schema import BadInput
 from .layers import METADATA_KEY
 from .unmixing_input import Spectra
-from .unmixing_layers import Canvas
+from .unmixing_layers import PAINT, Canvas
 
 
 def labels_layers(viewer: Any) -> list[str]:
@@ -33,7 +33,7 @@ def new_labels_layer(viewer: Any, spectra: Spectra) -> str:
         translate=(y.offset, x.offset),
         units=(y.units, x.units),
         axis_labels=("y", "x"),
-        metadata={METADATA_KEY: {"kind": "unmixing_labels"}},
+        metadata={METADATA_KEY: {"kind": PAINT}},
     )
     layer.mode = "paint"
     layer.brush_size = 2

@@ -26,6 +26,10 @@ def component_color(number: int) -> str:
     return COLORS[number % len(COLORS)]
 
 
+PAINT = "unmixing_labels"
+"""Kind of the layer in which a person paints."""
+
+
 class Canvas:
     """How maps of a result become images on the specimen plane.
 
@@ -203,6 +207,9 @@ class UnmixingLayers:
         if new:
             self.residual.visible = False
         self._show_classes(result.extra.get("labels"), common)
+        if first:
+            for paint in [one for one in viewer.layers if one.metadata.get(METADATA_KEY, {}).get("kind") == PAINT]:
+                viewer.layers.move(viewer.layers.index(paint), len(viewer.layers))  # maps added up would hide it
         if first and live_layer(viewer, below) is not None and below.visible:
             below.visible = False
             self._hidden.append(below)

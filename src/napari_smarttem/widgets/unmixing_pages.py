@@ -41,8 +41,10 @@ class PreparePage(QWidget):
         super().__init__()
         self.plot = Graph("Energy (eV)", "Counts, summed", 200)
         self.band = (self.plot.plot([], []), self.plot.plot([], []))
-        self.plot.addItem(pyqtgraph.FillBetweenItem(*self.band, brush=pyqtgraph.mkBrush(230, 150, 40, 110)))
+        shade = pyqtgraph.FillBetweenItem(*self.band, brush=pyqtgraph.mkBrush(230, 150, 40, 110))
+        self.plot.addItem(shade, ignoreBounds=True)  # empty it would stretch the plot to 0 eV
         self.curve = self.plot.plot([], [])
+        self.plot.plain.append(self.curve)
         self._parts: list[Any] = []
         self.region = pyqtgraph.LinearRegionItem(brush=pyqtgraph.mkBrush(26, 135, 211, 50))
         self.region.setZValue(-5)
@@ -94,6 +96,7 @@ class PreparePage(QWidget):
         """Draw the sums of painted pixels, each in a colour of its own; nothing takes them away."""
         while self._parts:
             self.plot.removeItem(self._parts.pop())
+        self.curve.setVisible(not len(spectra))
         for number, counts in enumerate(spectra):
             pen = pyqtgraph.mkPen(component_color(number), width=1)
             self._parts.append(self.plot.plot(energy_ev, counts, pen=pen))

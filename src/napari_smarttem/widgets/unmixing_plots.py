@@ -45,6 +45,7 @@ class Graph(pyqtgraph.PlotWidget):
     def __init__(self, bottom: str, left: str, height: int = 150, **options: Any) -> None:
         super().__init__(background=None, **options)
         self._height = height
+        self.plain: list[Any] = []  # curves in the colour of the text, whatever the theme
         self.setMinimumHeight(min(height, 110))
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.showGrid(x=True, y=True, alpha=0.15)
@@ -84,6 +85,8 @@ class Graph(pyqtgraph.PlotWidget):
             axis = self.getAxis(side)
             axis.setTextPen(self.text_color)
             axis.setPen(pyqtgraph.mkPen(self.text_color, width=1))
+        for curve in self.plain:
+            curve.setPen(pyqtgraph.mkPen(self.text_color, width=1))
 
 
 class EndmemberPlot(Graph):
@@ -206,6 +209,7 @@ class ScreePlot(Graph):
         self.setLogMode(y=True)
         self._points = pyqtgraph.ScatterPlotItem(size=7)
         self._line = self.plot([], [])
+        self.plain.append(self._line)
         self.addItem(self._points)
         self._edge = pyqtgraph.InfiniteLine(
             angle=0,
@@ -267,6 +271,8 @@ class PixelPlot(QWidget):
         self._model = self.above.plot([], [], pen=pyqtgraph.mkPen("#E69F00", width=2))
         self._left = self.below.plot([], [])
         self._span = self.below.plot([], [])
+        self.above.plain.append(self._data)
+        self.below.plain.append(self._left)
         for level in (-3, 3):
             self.below.addItem(
                 pyqtgraph.InfiniteLine(pos=level, angle=0, pen=pyqtgraph.mkPen("#9a9a9a", style=Qt.PenStyle.DashLine)),

@@ -36,7 +36,7 @@ MORE: dict[str, str] = {
     "polynomial": "Subtract a straight line fitted to the blue range",
     "deconvolve": "Remove plural scattering with a low loss …",
     "zero_loss": "Subtract the zero-loss peak (learnt by networks; takes a minute)",
-    "sum_painted": "Sum the painted pixels, one spectrum a colour",
+    "sum_painted": "Sum the painted pixels of each colour",
 }
 """Steps that have no button of their own, with their titles."""
 _WITH_RANGE = frozenset({"crop_energy", "power_law", "polynomial"})
