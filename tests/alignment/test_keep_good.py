@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 
+from napari_smarttem import headless
 from napari_smarttem.alignment import reading
 from napari_smarttem.alignment.check import worst_deviation
 from napari_smarttem.engine.journal import Journal
@@ -201,3 +204,13 @@ def test_noise_is_no_deviation_and_what_was_aimed_at_is_none():
     assert worst_deviation(found, {}) == ("C1", 50.0)
     sharp = a_reading(values, sigma=np.full(8, 1.0)).model_copy(update={"tolerance": (1.0,) * 8})
     assert worst_deviation(sharp, {"C1": 0.0}) == (ESTIMATED[1], 3.0)
+
+
+def test_the_command_line_checks_before_images_or_else_before_spectra():
+    options = Namespace(keep_good=3)
+    with_images, without = headless.kept_good(options, {"image_nm": 20.0}), headless.kept_good(options, {})
+    assert (with_images.before, without.before, without.every) == ("image", "point", 3)
+    assert without.settings["mode"] == "correct"
+    assert headless.kept_good(Namespace(keep_good=None), {}) is None
+    with pytest.raises(BadInput, match="from 1 on"):
+        headless.kept_good(Namespace(keep_good=0), {})

@@ -29,7 +29,7 @@ from ..schema import (
 
 PREFIX = "keep-good-"
 """Of the ids of all steps that a check takes."""
-STEPS_OF_A_CHECK = 3  # to the defocus, the picture, and back
+STEPS_OF_A_CHECK = 5  # to the defocus in two steps, the picture, and back
 
 Build = Callable[[PlanSpec, PlanContext], Plan]
 Steps = Generator[Any, StepResult, Any]
