@@ -23,6 +23,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bin", type=int, default=1, metavar="N", help="sum N channels")
     parser.add_argument(
+        "--zero-negatives",
+        action="store_true",
+        help="set the few negative values of read-out noise to zero, so that the noise of counting can be used",
+    )
+    parser.add_argument(
         "--subtract-zero-loss",
         action="store_true",
         help="align the zero-loss peaks and subtract the peak that small networks learn from the spectra",
@@ -66,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"\r{text}", end="", file=sys.stderr, flush=True)
 
     prepared = Preparation(frame)
+    if options.zero_negatives:
+        prepared.apply("zero_negatives")
     if options.low_loss is not None:
         low = [one for one in read(options.low_loss) if one.axes[-1].units == "eV"]
         if not low:
@@ -101,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         "residual": result.chi2,
         "seconds": result.provenance["seconds"],
         "assumption": result.assumption,
-        "warnings": list(notes(result)),
+        "warnings": list(notes(result, prepared.frame)),
         "rank": result.scree.reason,
         "files": written,
     }
@@ -118,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
     for name, symbols, amount in zip(result.names, result.elements, result.maps.mean(axis=(1, 2)), strict=True):
         print(f"  {name:<20} {100 * amount:5.1f} %  {' '.join(symbols)}")
     print(result.assumption)
-    for warning in notes(result):
+    for warning in summary["warnings"]:
         print(f"note: {warning}")
     for path in written:
         print(path)

@@ -83,3 +83,22 @@ def test_odd_data_are_unmixed_with_a_warning(counts, tmp_path, capsys, change, w
     found = json.loads(capsys.readouterr().out)
     assert any(words in warning for warning in found["warnings"])
     assert np.isfinite(found["residual"])
+
+
+def test_a_few_negative_values_need_not_cost_the_noise_of_counting(counts, tmp_path, capsys) -> None:
+    """Read-out noise of half a count leaves hardly any value below zero, and without a remedy these few decide."""
+    rng = np.random.default_rng(1)
+    few = counts + rng.normal(0, 0.5, counts.shape)
+    few[3, 4, 5] = -0.4
+    assert 0 < (few < 0).mean() < 0.01
+    path = _written(few.astype(np.float32), tmp_path / "few.hspy")
+    asked = ["unmix", str(path), "--no-elements", "--json"]
+    assert main(asked) == 0
+    assert any("set them to zero first" in one for one in json.loads(capsys.readouterr().out)["warnings"])
+    assert main([*asked, "--zero-negatives"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["components"] == 2
+    assert not any("negative" in one for one in found["warnings"])
+    many = _written((counts - 30).astype(np.float32), tmp_path / "many.hspy")
+    assert main(["unmix", str(many), "--no-elements", "--json", "--zero-negatives"]) == 2
+    assert "of the values are negative" in _said(capsys)

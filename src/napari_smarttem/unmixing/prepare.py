@@ -22,6 +22,8 @@ Report = Callable[[float, str], None]
 """Told the fraction done and a word; may raise `Cancelled`."""
 DECONVOLVED = 256
 """Spectra that are deconvolved at once, in less than a second; the work can be stopped between."""
+FEW_NEGATIVES = 0.01
+"""Part of the values; fewer negative ones can be set to zero."""
 SPIKE_VALUES = 1_000_000
 """Values of a spectrum image whose medians are taken at once."""
 
@@ -95,6 +97,23 @@ def remove_spikes(frame: Frame, *, threshold: float = 8.0, report: Report | None
     spikes = difference > threshold * max(spread, 1.0) * sigma
     cleaned = np.where(spikes, np.rint(level) if data.dtype.kind in "iu" else level, data).astype(data.dtype)
     return frame.with_data(cleaned)
+
+
+def zero_negatives(frame: Frame) -> Frame:
+    """Set the few negative values that read-out noise leaves in counts to zero, so that they can be unmixed as counts.
+
+    Raises
+    ------
+    BadInput
+        More than `FEW_NEGATIVES` of the values are negative: then it is no read-out noise, and the sums would change.
+    """
+    data = np.asarray(frame.data)
+    part = float(np.mean(data < 0))
+    if part > FEW_NEGATIVES:
+        raise BadInput(
+            f"{100 * part:.2g} % of the values are negative: these are no counts with read-out noise; unmix them as they are."
+        )
+    return frame.with_data(np.maximum(data, 0))
 
 
 def _nobody(_fraction: float, _word: str) -> None:
@@ -292,6 +311,7 @@ STEPS: Mapping[str, Callable[..., Frame]] = {
     "crop_area": crop_area,
     "bin": bin_by,
     "spikes": remove_spikes,
+    "zero_negatives": zero_negatives,
     "align_zero_loss": align_zero_loss,
     "power_law": subtract_power_law,
     "polynomial": subtract_polynomial,

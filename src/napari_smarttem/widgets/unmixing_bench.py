@@ -56,6 +56,8 @@ class Unmixed:
         None where the data are too large to be in memory.
     known : Known
         Where painted labels or fitted spectra came from.
+    notes : tuple of str
+        What a person should read beside the result; its warnings are among them. Empty where only these are known.
     """
 
     spectra: Spectra
@@ -63,6 +65,7 @@ class Unmixed:
     settings: dict[str, Any]
     sums: WindowSums | None
     known: Known = field(default_factory=Known)
+    notes: tuple[str, ...] = ()
 
     @property
     def simulated(self) -> bool:

@@ -79,8 +79,9 @@ class ResultView:
             f"<b>{self._title_of(result.method)}.</b> {result.assumption} χ² per channel {result.chi2:.3f}."
             + _about_smoothing(result)
         )
-        self.unmixing.warnings.setText("\n".join(f"⚠ {note}" for note in notes(result)))
-        self.unmixing.warnings.setVisible(bool(notes(result)))
+        beside = unmixed.notes or notes(result)
+        self.unmixing.warnings.setText("\n".join(f"⚠ {note}" for note in beside))
+        self.unmixing.warnings.setVisible(bool(beside))
         self.bench.layers.show(
             result,
             unmixed.canvas(result),

@@ -22,6 +22,7 @@ WORDS: dict[str, Words] = {
     "crop_area": lambda a: f"kept rows {a['top']}–{a['bottom'] - 1}, columns {a['left']}–{a['right'] - 1}",
     "bin": lambda a: f"summed {a['y']} × {a['x']} pixels, {a['energy']} channels",
     "spikes": lambda a: "removed spikes",
+    "zero_negatives": lambda a: "set negative values to zero",
     "align_zero_loss": lambda a: "put the zero-loss peaks at 0 eV",
     "power_law": lambda a: f"subtracted a power law fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
     "polynomial": lambda a: f"subtracted a line fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
@@ -31,6 +32,7 @@ WORDS: dict[str, Words] = {
 }
 MORE: dict[str, str] = {
     "spikes": "Remove spikes (cosmic rays)",
+    "zero_negatives": "Set negative values to zero",
     "align_zero_loss": "Align the zero-loss peaks",
     "power_law": "Subtract a power law fitted to the blue range",
     "polynomial": "Subtract a straight line fitted to the blue range",

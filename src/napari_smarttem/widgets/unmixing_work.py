@@ -30,13 +30,15 @@ def unmix_spectra(
 ) -> tuple[Any, Unmixed]:
     """The work of a run, on a thread of the pool: the result, and what lets the window look into the data quickly."""
     from ..unmixing import unmix
+    from ..unmixing.result_notes import notes
 
     result = unmix(spectra.frame, progress=lambda f, w: report(0.95 * f, w), cancel=cancel.is_set, **settings)
     known = known or Known()
     for number, name in enumerate(known.names[: result.components]):
         result = result.renamed(number, name)
     report(0.97, "sums")
-    return result, Unmixed(spectra, steps, settings, sums or sums_of(spectra.frame), known)
+    sums = sums or sums_of(spectra.frame)
+    return result, Unmixed(spectra, steps, settings, sums, known, notes(result, spectra.frame))
 
 
 def sums_of(frame: Frame) -> WindowSums | None:
