@@ -32,6 +32,11 @@ AGAIN = 4
 OUT_OF_LINE = 1.03
 """The largest singular values of noise follow each other more closely than this."""
 
+JUDGED = ("auto", "svd")
+"""Methods that say themselves where they fail, or assume nothing."""
+OUTSIDE = 1.0
+"""Squared misfit in units of the noise, in the directions of the components: that of a model that holds is near zero."""
+
 Progress = Callable[[float, str], None]
 
 
@@ -268,6 +273,9 @@ def _assemble(
     weights, spectra_errors = amounts * root_g, _spectra_errors(subspace, found.corners, amounts)
     errors = spread * root_g
     scale = abundances.whole(weights, endmembers)
+    warnings = found.warnings
+    if method not in JUDGED:
+        warnings = (*warnings, *_outside(subspace, fitted - amounts @ found.corners))
     order = np.argsort(-(weights / scale).sum(axis=0)) if found.sort else np.arange(k)
     weights, errors = (weights / scale)[:, order], (errors / scale)[:, order]
     shape = image.shape
@@ -283,7 +291,7 @@ def _assemble(
         signal=image.signal,
         method=found.used or method,
         assumption=found.assumption,
-        warnings=tuple(found.warnings),
+        warnings=tuple(warnings),
         scree=scree,
         names=tuple(f"component {c + 1}" for c in range(k)),
         elements=((),) * k,
@@ -292,6 +300,18 @@ def _assemble(
             key: (value.reshape(shape) if isinstance(value, np.ndarray) and value.shape == (image.pixels,) else value)
             for key, value in found.extra.items()
         },
+    )
+
+
+def _outside(subspace: Subspace, left: np.ndarray) -> tuple[str, ...]:
+    """A sentence where scores differ from their model by more than the noise: what the method assumes does not hold."""
+    misfit = float((left**2).mean()) / max(subspace.noise, 1e-300)
+    if misfit <= OUTSIDE:
+        return ()
+    return (
+        f"What this method assumes does not hold for these data: spectra differ from what it allows by"
+        f" {np.sqrt(misfit):.2g} times the noise. There may be no pixels as pure, as uniform or as equally thick as it needs,"
+        " a component may be missing, or plural scattering may change with thickness; compare with the automatic choice.",
     )
 
 

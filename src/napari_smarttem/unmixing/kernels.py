@@ -165,11 +165,13 @@ def place_face(points, normal, noise, table, low, step, even_range, near, turns,
         if shift > 1.0:
             for a in range(k):
                 move[a] /= shift
-        # a step that turns back went too far: shorter ones from then on, or two places are visited in turn for ever
+        # a step that leads most of the way back went too far: shorter ones from then on, or two places are visited in turn
         turned = 0.0
+        length = 0.0
         for a in range(k):
             turned += move[a] * before[a]
-        part = 0.5 * part if turned < 0.0 else min(1.0, 1.3 * part)
+            length += before[a] * before[a]
+        part = 0.5 * part if turned < -0.5 * length else min(1.0, 1.5 * part)
         for a in range(k):
             before[a] = move[a]
             move[a] *= part

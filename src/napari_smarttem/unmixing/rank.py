@@ -17,6 +17,8 @@ DOUBTFUL_SPARSE = 1.5
 HELD_OUT = 0.1
 MORE = 4
 """Singular vectors of what is left that are made beyond those asked for."""
+TOSSES = 2
+"""So often a doubtful component must be seen."""
 SURE = 4.0
 """Standard deviations above chance from which a component is there."""
 MOST_VALUES = 2**25
@@ -79,10 +81,15 @@ def choose(
     if close.any() and subspace.counts and image.addressable:
         low = max(1, int(np.count_nonzero(ratio >= doubtful[1])))
         high = min(int(np.count_nonzero(ratio > doubtful[0])), largest)
-        seen = held_out(image, high, seed=seed)
-        while low < high and seen[low] > SURE:
-            low += 1
         found = low
+        for turn in range(TOSSES):  # what one toss of the coins shows by chance another does not
+            seen = held_out(image, high, seed=seed + 7919 * turn)
+            found = low
+            while found < high and seen[found] > SURE:
+                found += 1
+            high = found
+            if found == low:
+                break
         reason = f"{found} components are seen again in counts that were held out; more are not ({above} singular values {why})."
     return Scree(subspace.values, threshold, found, reason, correlation)
 
