@@ -165,6 +165,16 @@ def test_an_empty_pool_and_a_dose_budget_end_the_run(watched, decoder_file):
     assert "budget" in poor.notes["end"].text
 
 
+@pytest.mark.parametrize(("patterns", "every"), [(80, 2), (56, 3)])
+def test_as_many_steps_are_foreseen_as_are_taken(watched, decoder_file, patterns, every):
+    one = watched()
+    foreseen = []
+    one.session.status_changed.connect(lambda status: foreseen.append((status.steps_done, status.steps_total)))
+    one.run(decoder_file, patterns=patterns, check_every=every, check_patterns=3)
+    assert all(total is None or done <= total for done, total in foreseen)
+    assert one.session.status.steps_done == one.session.status.steps_total
+
+
 def test_defocus_is_used_only_where_it_may_be(watched, decoder_file):
     moved = set()
     for limit in (0.0, 10.0):

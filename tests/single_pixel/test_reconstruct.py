@@ -1,5 +1,8 @@
 """Reconstruction: known answers, streaming against all at once, uncertainties that are true, and the choice of patterns."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +17,7 @@ from napari_smarttem.single_pixel.adaptive import (
     stop_reason,
 )
 from napari_smarttem.single_pixel.fading import as_seen
+from napari_smarttem.single_pixel.lapack import factorised, half_solved, solved
 from napari_smarttem.single_pixel.patterns import SETS, coarser
 from napari_smarttem.single_pixel.posterior import Posterior
 from napari_smarttem.single_pixel.reconstruct import correlation, ridge, total_variation
@@ -185,6 +189,46 @@ def test_the_fresh_specimen_is_found_although_it_fades(pool, specimen):
         posterior.settle(8)
         found[name] = error(posterior.picture, specimen)
     assert found["told"] < 0.3 * found["not told"]
+
+
+def _waits(work):
+    """Longest time this thread had to wait while another one did some work, and how long that took."""
+    worker, gaps = threading.Thread(target=work), []
+    worker.start()
+    began = last = time.perf_counter()
+    while worker.is_alive():
+        time.sleep(0.001)
+        now = time.perf_counter()
+        gaps.append(now - last)
+        last = now
+    return max(gaps), last - began
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_factors_are_scipys_and_let_others_work(kind):
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((300, 300)).astype(kind)
+    matrix = root @ root.T + 30 * np.eye(300, dtype=kind)
+    right = rng.standard_normal((300, 7)).astype(kind)
+    expected = np.linalg.solve(matrix.astype(float), right)
+    factor = factorised(matrix.copy())
+    tight = {"rtol": 1e-3, "atol": 1e-5} if kind is np.float32 else {"rtol": 1e-9}
+    np.testing.assert_allclose(solved(factor, right), expected, **tight)
+    np.testing.assert_allclose(solved(factor, right[:, 0]), expected[:, 0], **tight)
+    half = half_solved(factor, right, transposed=True)
+    np.testing.assert_allclose(half_solved(factor, half, transposed=False), expected, **tight)
+    np.testing.assert_allclose((half**2).sum(axis=0), (right * expected).sum(axis=0), **tight)
+    with pytest.raises(np.linalg.LinAlgError):
+        factorised(-matrix)
+
+
+def test_a_large_factor_does_not_hold_the_interpreter():
+    large = np.eye(2000, dtype=np.float32) * 2000 + 1
+    shares = []
+    for _ in range(3):  # the machine of a test may be busy: once it must be seen
+        waited, took = _waits(lambda: factorised(large.copy()))
+        shares.append(waited / took)
+    assert min(shares) < 0.6
 
 
 # -- choice

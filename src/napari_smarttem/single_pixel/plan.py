@@ -119,17 +119,18 @@ class _Run(PlateSteps):
                 if (yield from self._checked()):
                     assert self.decoder is not None
                     pool = predict_pool(self.decoder, pool.settings, settings.pixels)
-                left = self._estimate(calibrating=False)
+                left = self._estimate(calibrating=False, batches=number)
                 yield from self.note(f"ahead-{number}", f"{self.wanted - self.measured} patterns to go.", estimate=left)
         reason = reason or f"{self.measured} patterns are measured"
         done = {"patterns": self.measured, "reason": reason}
         yield from self.note("end", f"Done: {reason.rstrip('.')}.", level=level, data=done)
 
-    def _estimate(self, *, calibrating: bool) -> PlanEstimate:
-        """What follows; setting and exposing are a step each, and a reviewed or failed pattern is not foreseen."""
+    def _estimate(self, *, calibrating: bool, batches: int = 0) -> PlanEstimate:
+        """What follows after so many batches; setting and exposing are a step each, a vetoed or failed pattern is not foreseen."""
         settings = self.settings
         ahead = 0 if calibrating and settings.calibrate_only else self.wanted - self.measured
-        checks = settings.check_every and ahead // (settings.batch * settings.check_every)
+        last = batches - (-ahead // settings.batch)  # after the last batch nothing is checked
+        checks = settings.check_every and max(0, (last - 1) // settings.check_every - batches // settings.check_every)
         images = settings.calibration_patterns if calibrating else 0
         images += (checks + int(calibrating and ahead > 0)) * settings.check_patterns
         settle = self.context.settle_s

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import BadInput
+from .lapack import factorised, half_solved, solved
 
 EDGE = 0.004
 STRENGTHS = np.logspace(-1.0, 3.0, 9)
@@ -216,8 +217,6 @@ class Posterior:
 
         The picture is left as it is.
         """
-        from scipy.linalg import solve_triangular
-
         self._absorb()
         patterns, signals = self.patterns, self.signals
         every = 8 if len(signals) >= FEW else 4
@@ -238,7 +237,7 @@ class Posterior:
                 factor = self._factorised(gram, picture)
                 picture = self._solved(factor, seen)
             residual = patterns[aside] @ picture.ravel() - signals[aside]
-            unknown = solve_triangular(factor, patterns[aside].T, trans=1, check_finite=False)
+            unknown = half_solved(factor, patterns[aside].T, transposed=True)
             expected = 1.0 / weights[aside] + (unknown**2).sum(axis=0)
             # log predictive density, up to a constant, and the scatter over what was expected
             told = float((residual**2 / expected + np.log(expected)).mean())
@@ -287,19 +286,15 @@ class Posterior:
 
     def spread(self, patterns: np.ndarray) -> np.ndarray:
         """``L^-1 p`` of each pattern, (pixels², n): their products are the posterior covariances of the patterns' signals."""
-        from scipy.linalg import solve_triangular
-
         flat = np.asarray(patterns).reshape(len(patterns), -1).astype(self.dtype)
-        return np.asarray(
-            solve_triangular(self._ready(), flat.T, trans=1, check_finite=False) * np.sqrt(self.inflation)
-        )
+        found = half_solved(self._ready(), flat.T, transposed=True)
+        return np.asarray(found * self.dtype(np.sqrt(self.inflation)))
 
     def samples(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Pictures from the posterior, less its mean; shape (count, pixels²)."""
-        from scipy.linalg import solve_triangular
-
         normal = rng.standard_normal((self.pixels**2, count)).astype(self.dtype)
-        return np.asarray(solve_triangular(self._ready(), normal, check_finite=False).T * np.sqrt(self.inflation))
+        found = half_solved(self._ready(), normal, transposed=False).T
+        return np.asarray(found * self.dtype(np.sqrt(self.inflation)))
 
     def uncertainty(self, rng: np.random.Generator | None = None, count: int = 96) -> np.ndarray:
         """Standard deviation of each pixel, (pixels, pixels): exact up to 32 x 32, from samples beyond."""
@@ -354,14 +349,10 @@ class Posterior:
         return self._solved_by(self._ready(), direction)
 
     def _solved_by(self, factor: Any, direction: np.ndarray) -> np.ndarray:
-        from scipy.linalg import cho_solve
-
-        return np.asarray(cho_solve((factor, False), direction, check_finite=False)) * self.inflation
+        return np.asarray(solved(factor, direction) * self.dtype(self.inflation))
 
     def _factorised(self, gram: np.ndarray, picture: np.ndarray, jitter: float = 0.0) -> np.ndarray:
         """Upper Cholesky factor of the posterior's precision (times the inflation, which only scales it)."""
-        from scipy.linalg import cho_factor
-
         precision = gram.copy()
         side = self.pixels
         index = np.arange(side * side).reshape(side, side)
@@ -380,19 +371,15 @@ class Posterior:
         flat[:: side * side + 1] += diagonal.ravel().astype(self.dtype)
         flat[:: side * side + 1] *= self.dtype(1.0 + jitter)
         try:
-            return np.asarray(
-                cho_factor(precision.T, overwrite_a=True, check_finite=False)[0]
-            )  # .T is in LAPACK's order
+            return factorised(precision)
         except np.linalg.LinAlgError:  # rounding made it indefinite: weigh the diagonal by a little more
             if jitter > 1e-2:
                 raise
             return self._factorised(gram, picture, max(1e-6, 10 * jitter))
 
     def _solved(self, factor: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        from scipy.linalg import cho_solve
-
         pull = 1e-2 * self.strength * float(self._level())
-        found = cho_solve((factor, False), seen + self.dtype(pull), check_finite=False)
+        found = solved(factor, seen + self.dtype(pull))
         return np.asarray(np.clip(found, 0.0, 1.0).reshape(self.pixels, self.pixels), dtype=float)
 
     def _level(self) -> float:

@@ -44,8 +44,8 @@ DOCK_WIDTH = 430
 _REMEMBERED = "single_pixel.settings"
 _MAIN = ("generator", "rule", "pixels", "patterns", "exposure_s", "dose_budget_e_per_a2", "pixel_dose_limit_e_per_a2")
 _MORE = (
-    "batch", "pool", "defocus_rad", "exploration", "least_gain_nats", "calibration_patterns", "pattern_exposure_s", "check_every",
-    "check_patterns", "seed",
+    "batch", "pool", "defocus_rad", "exploration", "least_gain_nats", "critical_dose_e_per_a2", "bucket_noise_e",
+    "calibration_patterns", "pattern_exposure_s", "check_every", "check_patterns", "seed",
 )  # fmt: skip
 _LABELS = {
     "rule": "Choose by",
@@ -53,6 +53,8 @@ _LABELS = {
     "pixel_dose_limit_e_per_a2": "Ask above (pixel)",
     "pattern_exposure_s": "Exposure of the pattern camera",
     "defocus_rad": "Largest defocus",
+    "critical_dose_e_per_a2": "Critical dose (1/e)",
+    "bucket_noise_e": "Noise of the bucket",
 }
 NO_PLATE = (
     "This instrument has no phase plate (controls needle.1 …, pattern camera, bucket); the simulator has one where its Optics "

@@ -102,6 +102,9 @@ def _plot(bottom: str, left: str, height: int = 110) -> pyqtgraph.PlotWidget:
     plot.setMinimumHeight(height)
     for axis in ("left", "bottom"):
         plot.getAxis(axis).enableAutoSIPrefix(False)
+    # low plots: more numbers than that would stand on each other
+    plot.getAxis("left").setTickDensity(0.4)
+    plot.getAxis("left").setStyle(maxTextLevel=0)
     return plot
 
 
