@@ -144,8 +144,9 @@ def take_unmixing(
     _until(lambda: not dock.busy and dock.bench.result is not None, 120.0)
     picture("choose")
     dock.show_page(2)
-    dock.components.table.setCurrentCell(dock.bench.result.components - 1, 2)
-    _until(lambda: bool(dock.components.plot.marked) or not any(dock.bench.result.elements), 60.0)
+    named = [i for i, symbols in enumerate(dock.bench.result.elements) if symbols]
+    dock.components.table.setCurrentCell(named[-1] if named else 0, 2)
+    _until(lambda: bool(dock.components.plot.marked) or not named, 60.0)
     picture("components")
     maps = dock.bench.result.maps
     row, column = (int(i) for i in np.unravel_index(int(np.argmax(maps[len(maps) // 2])), maps.shape[1:]))
