@@ -37,11 +37,11 @@ class Gap:
 def band_gap(
     learnt: ZeroLoss, *, exponent: float | None = None, reach_ev: tuple[float, float] = (0.6, 1.4), seed: int = 0
 ) -> Gap:
-    """Fit ``A (E - gap)^b (1 + c (E - gap)^d)``, as wide as the peak, over each replica's own peak.
+    """Fit ``A (E - gap)^b (1 + c (E - gap)^d + e (E - gap)^2d)``, as wide as the peak, over each replica's own peak.
 
-    Every replica fits its own draw of the pixels, up to its own energy above the gap and with its own d between 0.5 and 1:
-    how the loss goes on above the gap is not known, and that is part of the band. The height and the power of its peak's
-    tail are free.
+    Every replica fits its own draw of the pixels, up to its own energy above the gap, with its own d between 0.5 and 1, and
+    one in two without the last term: how the loss goes on above the gap is not known, and that is part of the band. So is
+    where in its channel the middle of the zero-loss peak lies. The height and the power of its peak's tail are free.
 
     Parameters
     ----------
@@ -59,30 +59,38 @@ def band_gap(
         Nothing is left over the zero-loss peak.
     """
     rng = np.random.default_rng(seed)
-    reaches, bends = rng.uniform(*reach_ev, len(learnt.shapes)), rng.uniform(0.5, 1.0, len(learnt.shapes))
+    count, channel = len(learnt.shapes), abs(float(learnt.energy_ev[1] - learnt.energy_ev[0]))
+    reaches, bends = rng.uniform(*reach_ev, count), rng.uniform(0.5, 1.0, count)
+    curved, zeros = rng.random(count) < 0.5, channel * rng.uniform(-0.5, 0.5, count)
     best: tuple[float, float, np.ndarray] | None = None
     for power in EXPONENTS if exponent is None else (exponent,):
-        fits = [_gap_of(learnt, r, power, reaches[r], bends[r]) for r in range(len(learnt.shapes))]
+        fits = [
+            _gap_of(learnt, r, power, reach=reaches[r], bend=bends[r], curved=bool(curved[r])) for r in range(count)
+        ]
         misfit = float(np.median([fit[1] for fit in fits]))
         if np.isfinite(misfit) and (best is None or misfit < best[0]):
-            best = misfit, power, np.array([fit[0] for fit in fits if np.isfinite(fit[1])])
+            gaps = [fit[0] + zero for fit, zero in zip(fits, zeros, strict=True) if np.isfinite(fit[1])]
+            best = misfit, power, np.array(gaps)
     if best is None:
         raise BadInput("Nothing is left over the zero-loss peak, so there is no band gap to be found.")
     low, middle, high = np.percentile(best[2], (16.0, 50.0, 84.0))
     return Gap(float(middle), float(low), float(high), best[1], best[2])
 
 
-def _gap_of(learnt: ZeroLoss, replica: int, power: float, reach: float, bend: float) -> tuple[float, float]:
+def _gap_of(
+    learnt: ZeroLoss, replica: int, power: float, *, reach: float, bend: float, curved: bool
+) -> tuple[float, float]:
     total, peak = learnt.resampled[replica].mean(axis=0), learnt.shapes[replica].mean(axis=0)
     end = float(learnt.ends_ev[replica])
-    return _fitted(learnt.energy_ev, total, peak, end, learnt.width_ev, power=power, reach=reach, bend=bend)
+    energy, width = learnt.energy_ev, learnt.width_ev
+    return _fitted(energy, total, peak, end, width, power=power, reach=reach, bend=bend, curved=curved)
 
 
 def gap_over(
     energy: np.ndarray, total: np.ndarray, peak: np.ndarray, end_ev: float, width_ev: float, *, exponent: float
 ) -> float:
     """Gap in eV of one spectrum over any zero-loss peak ``(energy,)``, loss-free up to `end_ev`."""
-    return _fitted(energy, total, peak, end_ev, width_ev, power=exponent, reach=1.0, bend=0.75)[0]
+    return _fitted(energy, total, peak, end_ev, width_ev, power=exponent, reach=1.0, bend=0.75, curved=True)[0]
 
 
 def _fitted(
@@ -95,6 +103,7 @@ def _fitted(
     power: float,
     reach: float,
     bend: float,
+    curved: bool,
 ) -> tuple[float, float]:
     inside = (energy > 0.8 * end) & (energy < energy[-1])
     first = _first_seen(energy, total, peak, end)
@@ -103,7 +112,7 @@ def _fitted(
     if len(e) < 12:
         raise BadInput("There are too few channels above the zero-loss peak for a band gap.")
     sigma = np.sqrt(np.maximum(y, float(y[y > 0].min() if (y > 0).any() else 1.0)))
-    offsets = np.linspace(-1.5, 1.5, 13) * width / 2.3548 * 2.0
+    offsets = np.linspace(-1.5, 1.5, 41) * width / 2.3548 * 2.0
     blur = np.exp(-0.5 * (offsets / (width / 2.3548)) ** 2)
     blur /= blur.sum()
 
@@ -111,7 +120,8 @@ def _fitted(
 
     def misfit(gap: float) -> float:
         above = np.maximum(e[:, None] - gap - offsets, 0.0)
-        design = np.stack([(above**power) @ blur, (above ** (power + bend)) @ blur, z, tilted], axis=1) / sigma[:, None]
+        rises = [(above ** (power + turn * bend)) @ blur for turn in range(3 if curved else 2)]
+        design = np.stack([*rises, z, tilted], axis=1) / sigma[:, None]
         norms = np.maximum(np.linalg.norm(design, axis=0), 1e-300)
         amounts, *_ = np.linalg.lstsq(design / norms, y / sigma, rcond=1e-10)
         if amounts[0] < 0:
