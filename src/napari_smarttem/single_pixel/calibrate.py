@@ -22,6 +22,10 @@ from .residual import corrected, learned
 STEPS = np.array([0.0, 0.02, 0.003, 0.003, 0.003, 0.0])
 """Of the finite differences by the globals that the detector holds."""
 
+WORTHWHILE = 0.97
+"""A learned part that leaves more than this of the error is not worth having."""
+RELEARNT = 2
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -121,6 +125,15 @@ def calibrating(
             yield min(1.0, (len(batches) * (1 + number) + done * len(batches)) / total), "refining"
     shown = aside if len(aside) else used
     decoder = _with_residual(fit.decoder, biases_v[used], patterns[used], electrons)
+    for _ in range(
+        RELEARNT if decoder.residual is not None else 0
+    ):  # physics had bent towards what it has no number for
+        alone = replace(decoder, residual=None).predict(biases_v[used])
+        for _done in fit.refining(biases_v[used], patterns[used] - (decoder.predict(biases_v[used]) - alone)):
+            yield 1.0, "refining, with a learned part"
+        decoder = _with_residual(fit.decoder, biases_v[used], patterns[used], electrons)
+        if decoder.residual is None:
+            break
     predicted = decoder.predict(biases_v[shown])
     noise = np.sqrt((predicted.sum((1, 2)) / electrons) / (predicted.reshape(len(shown), -1) ** 2).sum(1))
     apart = nrmse(patterns[shown], predicted)
@@ -143,7 +156,7 @@ def _with_residual(decoder: Decoder, biases_v: np.ndarray, patterns: np.ndarray,
     weights = learned(predicted[~apart], patterns[~apart], electrons, looseness)
     before = np.median(nrmse(predicted[apart], patterns[apart]))
     after = np.median(nrmse(corrected(predicted[apart], weights), patterns[apart]))
-    if not after < before:
+    if not after < WORTHWHILE * before:
         return decoder
     return replace(decoder, residual=learned(predicted, patterns, electrons, looseness))
 
