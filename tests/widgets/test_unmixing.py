@@ -438,6 +438,7 @@ def test_maps_grow_with_a_run(window, session, qtbot, tmp_path):
     assert dock.bench.result is not None, dock.message.text()
     assert dock.bench.result.shape == (1, 24)
     assert "SIMULATED" in dock.bench.layers.maps[0].name
+    assert "(SIMULATED)" in dock.facts.text()
     layer = dock.bench.layers.maps[0]
     assert np.isnan(layer.data).any()
     assert np.isfinite(layer.data).any()

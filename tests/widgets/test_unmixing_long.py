@@ -338,3 +338,18 @@ def test_paint_stays_above_the_maps(window, qtbot, set_file, truth):
     unmixed_by_click(dock, qtbot)
     assert dock.bench.unmixed.settings["smooth_maps"] is True
     assert "held-out counts" in dock.unmixing.verdict.text()
+
+
+def test_long_warnings_are_not_cut(unmixed, window, qtbot):
+    page = unmixed.unmixing
+    unmixed.show_page(1)
+    page.warnings.setVisible(True)
+    for sentences in (9, 2):
+        page.warnings.setText(
+            "\n".join(["The noise is 4.3 times that of counting, as after a gain or resampling."] * sentences)
+        )
+        qtbot.waitUntil(
+            lambda: page.warnings.height() >= page.warnings.heightForWidth(page.warnings.width()), timeout=5000
+        )
+    few = page.warnings.minimumHeight()
+    assert 0 < few < 8 * page.warnings.fontMetrics().height(), "the room is given back"

@@ -86,7 +86,8 @@ class JobBar(QWidget):
         else:
             self.progress.setRange(0, 1)
             self.progress.setValue(1 if self._state == "finished" else 0)
-            self.progress.setFormat(f"{status.steps_done} steps" if status.steps_done else "")
+            count = status.steps_done
+            self.progress.setFormat(f"{count} step{'s' if count > 1 else ''}" if count else "")
         sentence = _SENTENCES.get(self._state, self._state)
         if self._state == "running" and status.remaining_s is not None:
             sentence = f"Running; {duration_text(status.remaining_s)} left."

@@ -88,7 +88,7 @@ class InputActions:
 
     def _show_input(self) -> None:
         spectra = self.bench.spectra
-        self.facts.setText(NOTHING if spectra is None else f"<b>{spectra.title}</b>: {spectra.facts}")
+        self.facts.setText(NOTHING if spectra is None else f"<b>{_marked(spectra)}</b>: {spectra.facts}")
         self.unmixing.run.setEnabled(spectra is not None)
         self.unmixing.run.setToolTip(
             "Find endmembers and maps of the prepared data" if spectra is not None else "Open a spectrum image first"
@@ -96,3 +96,9 @@ class InputActions:
         self.unmixing.elements.setEnabled(spectra is None or can_name_elements(spectra.frame.signal))
         self.unmixing.smooth.setVisible(spectra is None or (spectra.frame.shape[0] > 1 and spectra.places_nm is None))
         self.unmixing.live.setVisible(spectra is not None and spectra.places_nm is not None)
+
+
+def _marked(spectra: Spectra) -> str:
+    """The title; of what was simulated it says so."""
+    plain = not spectra.frame.metadata.get("simulated") or "SIMULATED" in spectra.title
+    return spectra.title if plain else f"{spectra.title} (SIMULATED)"

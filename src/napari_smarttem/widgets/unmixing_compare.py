@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from ..schema import BadInput
 from .acquisition_form import hint
-from .unmixing_pages import button
+from .unmixing_pages import Sentences, button
 from .unmixing_plots import Graph  # noqa: F401  (first: it says which Qt binding pyqtgraph is to use)
 from .unmixing_work import unmix_spectra
 
@@ -33,8 +33,7 @@ class ComparePage(QWidget):
         self.run = button("Compare", "Unmix the same data with this method and match the maps")
         self.take = button("Take the second", "Go on with the second method's result")
         self.take.setEnabled(False)
-        self.verdict = QLabel()
-        self.verdict.setWordWrap(True)
+        self.verdict = Sentences()
         self.view = pyqtgraph.GraphicsLayoutWidget()
         self.view.setBackground(None)
         self.note = hint(

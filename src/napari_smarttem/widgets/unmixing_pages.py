@@ -25,6 +25,8 @@ from .unmixing_layers import component_color
 from .unmixing_plots import EndmemberPlot, Graph, PixelPlot, ScreePlot
 from .unmixing_table import ComponentTable
 
+QUIET = "color: #9aa0a8;"
+
 
 def button(text: str, tip: str, kind: type = QPushButton) -> Any:
     """A button that says what it does."""
@@ -32,6 +34,31 @@ def button(text: str, tip: str, kind: type = QPushButton) -> Any:
     made.setText(text)
     made.setToolTip(tip)
     return made
+
+
+class Sentences(QLabel):
+    """Text in as many lines as it needs: a plain label with wrapped words is cut where a page in a scroll area runs short."""
+
+    def __init__(self, text: str = "", style: str = "") -> None:
+        super().__init__(text)
+        self.setWordWrap(True)
+        if style:
+            self.setStyleSheet(style)
+
+    def setText(self, text: str) -> None:
+        """Show another text."""
+        super().setText(text)
+        self._fit()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Another width takes another number of lines."""
+        super().resizeEvent(event)
+        if event.oldSize().width() != event.size().width():
+            self._fit()
+
+    def _fit(self) -> None:
+        self.setMinimumHeight(0)  # the height for a width is never less than this
+        self.setMinimumHeight(self.heightForWidth(self.width()) if self.text() else 0)
 
 
 class PreparePage(QWidget):
@@ -108,7 +135,7 @@ class UnmixPage(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.method = QComboBox()
-        self.summary = hint()
+        self.summary = Sentences(style=QUIET)
         self.components = QSpinBox()
         self.components.setRange(0, 64)
         self.components.setSpecialValueText("auto")
@@ -145,13 +172,10 @@ class UnmixPage(QWidget):
         self.run = primary("Unmix")
         self.live = QCheckBox("Again while spectra arrive")
         self.live.setToolTip("During an acquisition: unmix again what has been measured so far, every few seconds")
-        self.verdict = QLabel()
-        self.verdict.setWordWrap(True)
-        self.warnings = QLabel()
-        self.warnings.setWordWrap(True)
-        self.warnings.setStyleSheet("color: #E69F00;")
+        self.verdict = Sentences()
+        self.warnings = Sentences(style="color: #E69F00;")
         self.scree = ScreePlot()
-        self.reason = hint()
+        self.reason = Sentences(style=QUIET)
         self.form = QFormLayout()
         self.form.addRow("Method", self.method)
         self.form.addRow(self.summary)
@@ -219,8 +243,7 @@ class PixelPage(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.title = QLabel("Point at a pixel of the maps; click to hold on to it.")
-        self.title.setWordWrap(True)
+        self.title = Sentences("Point at a pixel of the maps; click to hold on to it.")
         self.plot = PixelPlot()
         self.legend = hint("Thin: measured; orange: model; dashed: 3 σ of the noise.")
         self.held = QCheckBox("Hold this pixel")
