@@ -23,10 +23,14 @@ def nonnegative(scores: np.ndarray, corners: np.ndarray) -> np.ndarray:
     ndarray
         ``(pixels, k)``, float64.
     """
-    scale = np.sqrt(np.einsum("ij,ij->i", corners, corners))
-    unit = corners / scale[:, None]
-    gram = np.ascontiguousarray(unit @ unit.T)
-    targets = np.ascontiguousarray(scores @ unit.T, dtype=np.float64)
+    return of_products(corners @ corners.T, scores @ corners.T)
+
+
+def of_products(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """`nonnegative` from the products of endmembers with each other ``(k, k)`` and of spectra with them ``(pixels, k)``."""
+    scale = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    gram = np.ascontiguousarray(gram / scale / scale[:, None], dtype=np.float64)
+    targets = np.ascontiguousarray(targets / scale, dtype=np.float64)
     start = targets @ np.linalg.inv(gram + 1e-12 * np.eye(len(gram)))
     found = np.asarray(nonnegative_rows(gram, targets, start))
     found /= scale

@@ -130,6 +130,12 @@ def name_components(result: UnmixingResult, **options: Any) -> UnmixingResult:
     return replace(result, elements=tuple(tuple(share) for share in shares), names=tuple(names))
 
 
+def table_of(symbols: Iterable[str]) -> Any:
+    """The elements of exspy; BadInput where one of `symbols` is not among them."""
+    _wanted(symbols)
+    return _table()
+
+
 def _wanted(candidates: Iterable[str] | None) -> Sequence[str]:
     table = _table()
     if candidates is None:

@@ -241,7 +241,7 @@ def _wanted(components: int | str, image: SpectrumImage) -> int | None:
 def _smoothed(problem: Problem, found: Found, method: str) -> spatial_filter.Smoothed:
     if found.amounts is not None:
         raise BadInput(
-            f"Maps of the method {method!r} are not fitted to spectra, so they cannot be smoothed by counts."
+            f"Maps of the method {method!r} cannot be smoothed by counts; choose another method, or leave them as they are."
         )
     return spatial_filter.smoothed_scores(
         problem.image,
@@ -261,11 +261,13 @@ def _assemble(
     fitted = scores if smoothed is None else smoothed.scores
     amounts = found.amounts if found.amounts is not None else abundances.nonnegative(fitted, found.corners)
     spread = abundances.errors(subspace, found.corners, np.abs(amounts))
+    if found.errors is not None:
+        spread = np.broadcast_to(found.errors, amounts.shape)
     if smoothed is not None:
         spread = spread * smoothed.error_ratio(found.corners)
     # amounts are in units of scores: a pixel's own brightness comes back with its sqrt(g)
     root_g = subspace.pixel_scale[:, None]
-    endmembers = found_spectra(problem, found.corners)
+    endmembers = found_spectra(problem, found.corners) if found.spectra is None else found.spectra
     left = scores - amounts @ found.corners
     squares = subspace.norms - np.einsum("ij,ij->i", scores, scores) + np.einsum("ij,ij->i", left, left)
     expected = _expected(subspace, found.corners, np.abs(amounts))
@@ -293,7 +295,7 @@ def _assemble(
         assumption=found.assumption,
         warnings=tuple(warnings),
         scree=scree,
-        names=tuple(f"component {c + 1}" for c in range(k)),
+        names=found.names or tuple(f"component {c + 1}" for c in range(k)),
         elements=((),) * k,
         residual_spectrum=residual,
         extra={

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..schema import BadInput
+from . import abundances
 from .methods_base import Found
 
 if TYPE_CHECKING:
@@ -40,27 +41,63 @@ def find_ica(problem: Problem) -> Found:
 
 
 def find_reference(problem: Problem) -> Found:
-    """Amounts of known spectra; needs ``library`` ``(k, channels)`` on the same energies, ``names`` optional."""
-    library = problem.options.get("library")
+    """Amounts of known spectra: ``library`` ``(k, channels)`` on the same energies with optional ``names``, or ``symbols``.
+
+    ``symbols`` (``("Fe", "Pt")``) are elements whose lines or edges in exspy's tables are fitted to the mean spectrum with
+    the background under them; the spectra found are the library.
+
+    Raises
+    ------
+    BadInput
+        Neither of both, another number of channels or names, or elements that cannot be fitted.
+    """
+    image, library, names = problem.image, problem.options.get("library"), tuple(problem.options.get("names", ()))
+    if library is None and problem.options.get("symbols"):
+        from .known_elements import library_of
+
+        mean = problem.subspace.channel_scale**2 * np.sqrt(problem.subspace.total) / image.pixels
+        names, library = library_of(mean, image.energy_ev, problem.options["symbols"], signal=image.signal)
     if library is None:
-        raise BadInput("Fitting needs a library of known spectra, one a row, on the same energy axis.")
+        raise BadInput(
+            "Fitting needs a library of known spectra, one a row, on the same energy axis, or symbols of elements."
+        )
     library = np.atleast_2d(np.asarray(library, dtype=np.float64))
     if library.shape[1] != problem.image.channels:
         raise BadInput(
             f"The library has {library.shape[1]} channels and the data {problem.image.channels};"
             " bring it to the same energy axis first."
         )
+    if names and len(names) != len(library):
+        raise BadInput(f"There are {len(names)} names for {len(library)} spectra of the library.")
     subspace = problem.subspace
     r = min(len(subspace.values), max(len(library), problem.k))
-    h = subspace.channel_scale
+    h, root_g = subspace.channel_scale, subspace.pixel_scale
     scaled = library / np.where(h > 0, h, np.inf)
     vectors = subspace.vectors[:, :r]
     corners = scaled @ np.linalg.pinv(vectors).T
     lost = np.linalg.norm(scaled - corners @ vectors.T, axis=1) / np.maximum(np.linalg.norm(scaled, axis=1), 1e-30)
-    strange = [str(c + 1) for c in range(len(library)) if lost[c] > 0.3]
+    strange = [names[c] if names else str(c + 1) for c in range(len(library)) if lost[c] > 0.3]
     warnings = (
         (f"Library spectra {', '.join(strange)} are hardly contained in the data: absent, or calibrated otherwise.",)
         if strange
         else ()
     )
-    return Found(corners, "The pixels are mixtures of the library's spectra and of nothing else.", warnings, sort=False)
+    # the data themselves are fitted: fewer directions than spectra in the library could not tell these apart
+    products = np.empty((image.pixels, len(library)))
+    weight = (scaled / np.where(h > 0, h, np.inf)).T.astype(np.float32)
+    for first, last, block in image.blocks():
+        problem.report(0.65 + 0.2 * first / image.pixels, "fitting the library")
+        products[first:last] = block @ weight
+    gram = scaled @ scaled.T
+    amounts = abundances.of_products(gram, products / np.where(root_g > 0, root_g, np.inf)[:, None])
+    errors = np.sqrt(np.maximum(np.diag(np.linalg.pinv(gram)), 0.0) * subspace.noise)
+    return Found(
+        corners,
+        "The pixels are mixtures of the library's spectra and of nothing else.",
+        warnings,
+        amounts=amounts,
+        sort=False,
+        spectra=library,
+        errors=errors,
+        names=names,
+    )

@@ -32,6 +32,12 @@ class Found:
         Whether components may be put in the order of how much there is of them.
     extra : dict
         What only this method has.
+    spectra : ndarray, optional
+        ``(k, channels)`` endmembers in data units, where they are known better than by `corners`.
+    errors : ndarray, optional
+        ``(k,)`` or ``(pixels, k)`` standard errors of `amounts`, where they do not follow from `corners`.
+    names : tuple of str
+        Of the components, where the method knows them; in the order of `corners`, with ``sort=False``.
     """
 
     corners: np.ndarray
@@ -41,6 +47,9 @@ class Found:
     used: str = ""
     sort: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
+    spectra: np.ndarray | None = None
+    errors: np.ndarray | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
