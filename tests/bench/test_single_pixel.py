@@ -10,7 +10,8 @@ from scipy.ndimage import gaussian_filter
 
 from napari_smarttem.bench.parts.single_pixel_damage import NEVER_DAMAGE, _ratio
 from napari_smarttem.bench.parts.single_pixel_large import TEN_TO_NINETY, edge_width_px
-from napari_smarttem.bench.parts.single_pixel_runs import damage, first_reached, raster_scan
+from napari_smarttem.bench.parts.single_pixel_predictor import stray
+from napari_smarttem.bench.parts.single_pixel_runs import damage, error_of, first_reached, raster_scan
 from napari_smarttem.bench.parts.single_pixel_sets import specimens
 from napari_smarttem.bench.single_pixel import pixels_lit
 from napari_smarttem.single_pixel.compare import expected_error, expected_raster_error, ideal_raster
@@ -59,3 +60,22 @@ def test_the_ideal_raster_has_the_error_of_counting_where_the_dose_is_high():
     assert few.error > many.error
     assert expected_raster_error(specimen, 1024 * 1e4, 10.0) == pytest.approx(many.error, rel=1.0)
     assert expected_error(specimen, 0.1 * specimen) == pytest.approx(0.1)
+
+
+def test_a_raster_that_is_told_what_fades_shows_the_fresh_specimen():
+    specimen = specimens(16, 5)["core-shell"]
+    electrons, critical = 256 * 1e5, 1e5
+    blind, lost = raster_scan(specimen, electrons, 0, critical)
+    told, same = raster_scan(specimen, electrons, 0, critical, told=True)
+    assert lost == same == pytest.approx(1 - np.exp(-1))
+    assert error_of(told, specimen) < 0.1 * error_of(blind, specimen)
+    noisy, _ = raster_scan(specimen, electrons, 0, critical, told=True, read_noise_e=1e4)
+    assert error_of(noisy, specimen) > 2 * error_of(told, specimen)
+
+
+def test_a_camera_that_strays_keeps_the_electrons():
+    patterns = np.random.default_rng(0).random((2, 32, 32))
+    patterns[:, :8] = patterns[:, -8:] = patterns[:, :, :8] = patterns[:, :, -8:] = 0.0
+    seen = stray(patterns)
+    np.testing.assert_allclose(seen.sum(axis=(1, 2)), patterns.sum(axis=(1, 2)), rtol=0.02)
+    assert seen[:, :4].min() > 0.0
