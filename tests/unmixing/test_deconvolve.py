@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_smarttem.schema import BadInput
+from napari_smarttem.schema import BadInput, Cancelled
 from napari_smarttem.schema.frame import Axis, Frame
 from napari_smarttem.unmixing.prepare import Preparation, deconvolve
 
@@ -61,6 +61,30 @@ def test_a_low_loss_of_other_pixels_is_averaged_and_the_step_recorded(scattered)
     np.testing.assert_allclose(left.data[2][flat], single[flat], rtol=0.03)
     assert left.metadata["preparation"] == [{"step": "deconvolve", "low_loss": "low.hspy"}]
     assert prepared.undo()
+
+
+def test_the_mean_low_loss_and_blocks_of_spectra_and_a_stop(scattered, monkeypatch) -> None:
+    core, low, _ = scattered
+    together = deconvolve(core, low).data
+    heard = []
+    monkeypatch.setattr("napari_smarttem.unmixing.prepare.DECONVOLVED", 1)
+    np.testing.assert_allclose(
+        deconvolve(core, low, report=lambda part, _: heard.append(part)).data, together, rtol=1e-9, atol=1e-6
+    )
+    assert heard == sorted(heard)
+    quiet = low.with_data(np.repeat(np.asarray(low.data).mean(axis=0, keepdims=True), 2, axis=0))
+    np.testing.assert_allclose(
+        deconvolve(core, low, mean=True).data, deconvolve(core, quiet).data, rtol=1e-9, atol=1e-6
+    )
+
+    def stop(_part: float, word: str) -> None:
+        if word == "plural scattering":
+            raise Cancelled("enough")
+
+    prepared = Preparation(core)
+    with pytest.raises(Cancelled):
+        prepared.apply("deconvolve", low_loss=low, report=stop)
+    assert prepared.frame is core
 
 
 def test_what_does_not_fit_is_one_sentence(scattered) -> None:

@@ -200,7 +200,7 @@ def sum_mask(frame: Frame, mask: np.ndarray) -> Frame:
     return frame.with_data(np.asarray(frame.data)[mask].sum(axis=0), axes=frame.axes[2:])
 
 
-def deconvolve(frame: Frame, low_loss: Frame, *, report: Report | None = None) -> Frame:
+def deconvolve(frame: Frame, low_loss: Frame, *, mean: bool = False, report: Report | None = None) -> Frame:
     """Remove plural scattering from a core loss by Fourier-ratio deconvolution with its low loss, through exspy.
 
     Parameters
@@ -209,6 +209,8 @@ def deconvolve(frame: Frame, low_loss: Frame, *, report: Report | None = None) -
         Core loss ``(y, x, energy)`` or ``(x, energy)``; the background before the edges is best subtracted first.
     low_loss : Frame
         With its zero-loss peak and the same dispersion; pixel by pixel where it has the same pixels, otherwise its mean.
+    mean : bool
+        The mean low loss for all: less noise, and right where the thickness is the same everywhere.
     report : callable, optional
         Told the fraction done and a word; may raise `Cancelled`.
 
@@ -229,36 +231,34 @@ def deconvolve(frame: Frame, low_loss: Frame, *, report: Report | None = None) -
     tell(0.0, "reading the low loss")
     core = np.asarray(frame.data, dtype=np.float64).reshape(-1, frame.shape[-1])
     low = np.asarray(low_loss.data, dtype=np.float64).reshape(-1, low_loss.shape[-1])
-    if low_loss.shape[:-1] != frame.shape[:-1]:
+    if mean or low_loss.shape[:-1] != frame.shape[:-1]:
         low = low.mean(axis=0, keepdims=True)
     tell(0.02, "starting exspy")
-    left = np.empty_like(core)
-    width = None
+    left, whole = np.empty_like(core), _eels(low, low_loss.axes[-1])
+    width = float(whole.inav[0].estimate_peak_width().data[0])
+    with _quiet():
+        ends = whole.estimate_elastic_scattering_threshold()  # of a block alone they would be others
     for start in range(0, len(core), DECONVOLVED):
         tell(0.05 + 0.95 * start / len(core), "plural scattering")
-        part = core[start : start + DECONVOLVED]
-        under = low[start : start + DECONVOLVED] if len(low) > 1 else np.repeat(low, len(part), axis=0)
+        part, some = core[start : start + DECONVOLVED], slice(start, start + DECONVOLVED)
+        under = _eels(low[some] if len(low) > 1 else np.repeat(low, len(part), axis=0), low_loss.axes[-1])
         with _quiet():
-            left[start : start + DECONVOLVED], width = _single(part, under, frame.axes[-1], low_loss.axes[-1], width)
+            end = ends.inav[some] if len(low) > 1 else under.estimate_elastic_scattering_threshold()
+            left[some] = _single(_eels(part, frame.axes[-1]), under, {"fwhm": width, "threshold": end})
     # exspy blurs with a Gaussian of area one in eV, summed over channels: one over the dispersion too much
     return frame.with_data((left * abs(step)).reshape(frame.shape))
 
 
-def _single(
-    core: np.ndarray, low: np.ndarray, core_axis: Axis, low_axis: Axis, width_ev: float | None
-) -> tuple[np.ndarray, float]:
-    """Some spectra without plural scattering, and the width of the zero-loss peak with which they were blurred."""
-    under = _eels(low, low_axis)
-    if width_ev is None:
-        width_ev = float(under.inav[0].estimate_peak_width().data[0])
+def _single(core: Any, low: Any, settings: dict[str, Any]) -> np.ndarray:
+    """Some spectra without plural scattering."""
     try:
-        found = _eels(core, core_axis).fourier_ratio_deconvolution(under, fwhm=width_ev)
+        found = core.fourier_ratio_deconvolution(low, **settings)
     except (TypeError, ValueError, ZeroDivisionError) as error:  # what its power law beyond the last channel raises
         raise BadInput(
             "exspy cannot take plural scattering out of these spectra: the last 20 channels of the core loss and the last 100"
             f" of the low loss have to fall like a power law ({error})."
         ) from error
-    return np.asarray(found.data)[..., : core.shape[-1]], width_ev
+    return np.asarray(found.data)[..., : core.data.shape[-1]]
 
 
 @contextmanager

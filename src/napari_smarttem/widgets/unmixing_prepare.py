@@ -116,10 +116,10 @@ class PrepareActions:
 
     def _more_clicked(self) -> None:
         name = self.prepare.more.currentData()
-        if name == "deconvolve":
+        if name in {"deconvolve", "deconvolve_mean"}:
             path, _ = QFileDialog.getOpenFileName(self, "Open the low loss of this place", "", FILTER)
             if path:
-                self.do_step(Step(name, {"low_loss": path}))
+                self.do_step(Step("deconvolve", {"low_loss": path} | ({} if name == "deconvolve" else {"mean": True})))
             return
         if name == "sum_painted":
             try:

@@ -112,7 +112,7 @@ def _step(program: Program, step: Step) -> None:
         program.lines += [
             f"low_losses = [one for one in {load} if one.axes[-1].units == 'eV']",
             f"low_loss = {program.use('as_map')}(max(low_losses, key=lambda one: one.data.size))",
-            f"frame = {name}(frame, low_loss)",
+            f"frame = {name}(frame, low_loss{', mean=True' if step.arguments.get('mean') else ''})",
         ]
     else:
         program.lines.append(f"frame = {name}(frame{_arguments(step.arguments)})")

@@ -26,7 +26,9 @@ WORDS: dict[str, Words] = {
     "align_zero_loss": lambda a: "put the zero-loss peaks at 0 eV",
     "power_law": lambda a: f"subtracted a power law fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
     "polynomial": lambda a: f"subtracted a line fitted to {a['first_ev']:.5g} to {a['last_ev']:.5g} eV",
-    "deconvolve": lambda a: f"removed plural scattering with {Path(a['low_loss']).name}",
+    "deconvolve": lambda a: (
+        f"removed plural scattering with {'the mean of ' if a.get('mean') else ''}{Path(a['low_loss']).name}"
+    ),
     "zero_loss": lambda a: "subtracted the zero-loss peak that networks learnt, with its 68 % band",
     "sum_painted": lambda a: f"summed the painted pixels of each of {len({run[0] for run in a['paint']})} colours",
 }
@@ -37,6 +39,7 @@ MORE: dict[str, str] = {
     "power_law": "Subtract a power law fitted to the blue range",
     "polynomial": "Subtract a straight line fitted to the blue range",
     "deconvolve": "Remove plural scattering with a low loss …",
+    "deconvolve_mean": "Remove plural scattering with the mean of a low loss …",
     "zero_loss": "Subtract the zero-loss peak (learnt by networks; takes a minute)",
     "sum_painted": "Sum the painted pixels of each colour",
 }
@@ -44,7 +47,7 @@ MORE: dict[str, str] = {
 _WITH_RANGE = frozenset({"crop_energy", "power_law", "polynomial"})
 
 
-def deconvolve(frame: Frame, *, low_loss: str, report: Report | None = None) -> Frame:
+def deconvolve(frame: Frame, *, low_loss: str, mean: bool = False, report: Report | None = None) -> Frame:
     """Remove plural scattering with the largest low loss in the file `low_loss`."""
     from ..io import read
 
@@ -54,7 +57,7 @@ def deconvolve(frame: Frame, *, low_loss: str, report: Report | None = None) -> 
     largest = max(frames, key=lambda one: prod(one.shape))
     if len(largest.axes) == 2 and len(frame.axes) == 3:  # a line scan, which is a map of one row here
         largest = as_map(largest)
-    return without_plural_scattering(frame, largest, report=report)
+    return without_plural_scattering(frame, largest, mean=mean, report=report)
 
 
 @dataclass(frozen=True)
