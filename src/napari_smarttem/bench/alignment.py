@@ -24,6 +24,7 @@ goes on after it was stopped.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import time
@@ -99,7 +100,7 @@ def run(
     tasks["fresh loops"] = [(loop, (first + k, {"frames": 4})) for k in range(max(1, loops // 4))]
     tasks["published loops"] = [(loop, (first + k, published)) for k in range(slow)]
     tasks["image loops"] = [(by_images, (first + k, 20 if quick else 60)) for k in range(slow)]
-    tasks["other simulator"] = [(other_rows, (pixels, seed)) for pixels in (512, 256)]
+    tasks["other simulator"] = [(other_rows, (pixels, seed, 2 if quick else None)) for pixels in (512, 256)]
     if not quick:
         tasks["image network"] = [(image_network, (frames, CHUNK, seed))]
     done = _done(tasks, kept)
@@ -172,8 +173,8 @@ def rows(geometry: Geometry, count: int, seed: tuple[int, int], wrong: float) ->
     return np.array(out)
 
 
-def other_rows(pixels: int, seed: int) -> np.ndarray:
-    """As `rows`, of the frames of another program, and the errors on frames of this one, all else the same; (frames, 6, 8)."""
+def other_rows(pixels: int, seed: int, count: int | None = None) -> np.ndarray:
+    """As `rows`, of (some) frames of another program, and the errors on frames of this one, all else the same; (frames, 6, 8)."""
     import torch
 
     from ..alignment.bound import standard_errors
@@ -182,7 +183,7 @@ def other_rows(pixels: int, seed: int) -> np.ndarray:
 
     out = []
     generator = torch.Generator().manual_seed(1000 * seed + 80)
-    for geometry, truth, frame, film in frames(pixels, seed):
+    for geometry, truth, frame, film in itertools.islice(frames(pixels, seed), count):
         stated = {"high_tension_v": geometry.high_tension_v, "half_angle_mrad": geometry.half_angle_mrad}
         stated["expected_c1_nm"] = -750.0  # the middle of the range it was drawn from
         found = estimator().measure(frame, **stated)
