@@ -165,6 +165,32 @@ def test_an_empty_pool_and_a_dose_budget_end_the_run(watched, decoder_file):
     assert "budget" in poor.notes["end"].text
 
 
+def test_fading_is_taken_into_account(watched, decoder_file):
+    found = {}
+    for name, more in {
+        "as ever": {},
+        "hardly fades": {"critical_dose_e_per_a2": 1e9},
+        "fades": {"critical_dose_e_per_a2": 0.1},
+    }.items():
+        one = watched()
+        one.run(decoder_file, patterns=32, check_every=0, **more)
+        assert one.session.status.outcome == "finished"
+        found[name] = np.array(one.notes["picture-0001"].data["picture"])
+    np.testing.assert_allclose(found["hardly fades"], found["as ever"], atol=1e-3)
+    # the same signals from a specimen that has faded mean that more was there before
+    assert found["fades"].mean() < found["as ever"].mean() - 0.02
+
+
+def test_noise_of_the_bucket_is_not_blamed_on_the_patterns_where_it_is_known(watched, decoder_file):
+    scatter = {}
+    for told in (0.0, 300.0):
+        one = watched()
+        one.plate.read_noise_e = 300.0
+        one.run(decoder_file, patterns=96, check_every=0, rule="random", bucket_noise_e=told)
+        scatter[told] = one.notes["picture-0005"].data["misfit"]
+    assert scatter[300.0] < 1.25 < scatter[0.0]
+
+
 @pytest.mark.parametrize(("patterns", "every"), [(80, 2), (56, 3)])
 def test_as_many_steps_are_foreseen_as_are_taken(watched, decoder_file, patterns, every):
     one = watched()
