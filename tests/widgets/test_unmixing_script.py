@@ -127,19 +127,3 @@ def test_a_line_scan_without_its_plural_scattering_is_done_again(window, qtbot, 
     (tmp_path / "programs").mkdir()
     again = run_alone({"line": dock.copy_as_python()}, tmp_path / "programs")["line"]
     np.testing.assert_allclose(again["maps"], dock.bench.result.maps, atol=1e-5)
-
-
-def test_an_array_of_a_layer_is_taken_from_the_window(window, qtbot, truth, tmp_path, monkeypatch):
-    data = np.asarray(truth.frame.data)
-    window.add_image(data, name="cube", scale=(2.0, 2.0, 2.0), translate=(0, 0, 200.0))
-    from napari_smarttem.widgets import base
-
-    dock = base.open_dock(window, "Unmixing")
-    qtbot.waitUntil(lambda: dock.bench.spectra is not None and not dock.busy, timeout=20_000)
-    dock.unmixing.components.setValue(3)
-    unmixed_by_click(dock, qtbot)
-    monkeypatch.chdir(tmp_path)
-    room: dict[str, object] = {}
-    exec(compile(dock.copy_as_python(), "copy.py", "exec"), room)
-    assert room["result"].axes == dock.bench.result.axes
-    np.testing.assert_allclose(room["result"].maps, dock.bench.result.maps, atol=1e-6)
