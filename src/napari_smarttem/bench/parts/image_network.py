@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GEOMETRY = Geometry(300e3, 30.0, 256)
 PICTURES = 20_000
 EPOCHS = 8
-"""About eleven minutes of one core in all: four to make the pictures, more than five to learn them, one to read a thousand frames."""
+"""About eleven minutes of one core in all: four to make the pictures, over five to learn them, one to read a thousand frames."""
 BATCH, RATE = 64, 2e-3
 MADE_TOGETHER = 40
 ARCHITECTURE = {"kind": "strided", "pixels": 128, "outputs": len(ESTIMATED), "width": 10, "hidden": 294}
