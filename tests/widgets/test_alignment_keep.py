@@ -51,6 +51,7 @@ def test_the_dock_keeps_acquisitions_good_and_asks_there(dock, column, qtbot):  
     assert np.abs(left[1]) < 0.1 * np.abs(START[1])
     # what a check has corrected is taken back like any other change
     assert [one.words for one in dock.record.undoable("ronchigram")] == ["keep it good"]
+    qtbot.waitUntil(dock.undo_button.isEnabled, timeout=WAIT)
     dock.undo_button.click()
     done(dock, qtbot)
     assert column.optics.get()["A1.x"] == pytest.approx(0.0, abs=1e-9)

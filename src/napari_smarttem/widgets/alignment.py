@@ -281,6 +281,7 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         if level == "warning" or verdict:
             self._last_word = (text, GOOD if verdict == "aligned" else POOR if level == "warning" else FAIR)
             self._say_verdict(*self._last_word)
+        self._enable()  # a check during an acquisition may have moved something that can be undone
 
     def _ended(self, outcome: str, reason: str) -> None:
         self.bar.show_status(self.session.status)
