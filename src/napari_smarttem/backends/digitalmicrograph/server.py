@@ -246,21 +246,20 @@ class Connection:
         To be woken takes longer than most commands do, so this thread stays awake for a moment. Where that was in vain, because
         the client thinks for longer or all cores are busy, it is tried again after the next request, then after two more, four...
         """
-        try:
-            return self.sock.recv(4096)
-        except BlockingIOError:
-            pass  # what is usual: the client has just got its answer
+        ends = 0.0 if self.asleep else time.monotonic() + AWAKE_S
+        while True:
+            try:
+                found = self.sock.recv(4096)
+            except BlockingIOError:
+                if time.monotonic() < ends:
+                    continue
+                break
+            if not self.asleep:
+                self.vain = 0
+            return found
         if self.asleep:
             self.asleep -= 1
         else:
-            ends = time.monotonic() + AWAKE_S
-            while time.monotonic() < ends:
-                try:
-                    found = self.sock.recv(4096)
-                except BlockingIOError:
-                    continue
-                self.vain = 0
-                return found
             self.asleep = self.vain = min(MOST_ASLEEP, 2 * self.vain + 1)
         return self.sock.recv(4096) if select.select([self.sock], [], [], LINGER_S)[0] else b""
 
