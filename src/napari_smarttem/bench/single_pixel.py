@@ -14,7 +14,8 @@ the other way is better; a run that never reaches that error counts as 2.
 
 ``expected_error_over_true`` is what the uncertainty lets expect over the true error; ``miscalibrated_*`` are of predictors that
 are out of date by charging. The plates of all seeds are different ones, each calibrated by itself. The whole bench takes about a
-quarter of an hour of one core's time, ``--quick`` one and a half minutes; what it is doing, and the core's time so far, goes to standard error.
+quarter of an hour of one core's time, ``--quick`` one and a half minutes; what it is doing, and the core's time
+so far, goes to standard error.
 """
 
 from __future__ import annotations
