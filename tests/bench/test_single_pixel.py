@@ -79,3 +79,13 @@ def test_a_camera_that_strays_keeps_the_electrons():
     seen = stray(patterns)
     np.testing.assert_allclose(seen.sum(axis=(1, 2)), patterns.sum(axis=(1, 2)), rtol=0.02)
     assert seen[:, :4].min() > 0.0
+
+
+@pytest.mark.slow  # a minute
+def test_a_quick_bench_ends_and_leaves_out_only_what_is_long() -> None:
+    from napari_smarttem.bench import single_pixel
+
+    figures = single_pixel.run(quick=True)["figures"]
+    left_out = {name for name, one in figures.items() if one["value"] is None}
+    assert left_out == {"damaged_nrmse", "stray_camera_nrmse", "ssim_64_5000", "nrmse_64_5000", "edge_width_px_64_5000"}
+    assert figures["adaptive_pattern_ratio"]["value"] < 1

@@ -20,14 +20,13 @@ so far, goes to standard error.
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import Any
 
 import numpy as np
 
 from ..single_pixel.compare import expected_error, expected_raster_error
 from ..single_pixel.reconstruct import RIDGES, correlation, ridge, ridges, total_variation
+from .parts.progress import Progress
 from .parts.single_pixel_damage import damage_figures
 from .parts.single_pixel_large import large_figures
 from .parts.single_pixel_predictor import THREADS, predictor_figures
@@ -49,7 +48,7 @@ def run(*, quick: bool = False, seed: int = 0) -> dict[str, Any]:
     """Measure; the figures of ``smarttem bench single-pixel``."""
     from threadpoolctl import threadpool_limits
 
-    say = _Teller()
+    say = Progress("single-pixel")
     patterns = 160 if quick else PATTERNS
     names = ("particles", "grains") if quick else tuple(specimens(PIXELS, 0))
     seeds = range(seed, seed + (1 if quick else 3))
@@ -73,17 +72,6 @@ def run(*, quick: bool = False, seed: int = 0) -> dict[str, Any]:
         figures |= large_figures(caustics, decoder, seed, quick=quick, say=say)
         say("done")
     return report("single-pixel", seed, figures)
-
-
-class _Teller:
-    """Says on standard error what goes on and since when: the bench is long."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def __call__(self, words: str) -> None:
-        clock, core = time.monotonic() - self._began, time.process_time()
-        print(f"single-pixel bench, {clock:5.0f} s (core {core:5.0f} s): {words}", file=sys.stderr, flush=True)
 
 
 def adaptive_figures(

@@ -7,11 +7,12 @@ import time
 
 
 class Progress:
-    """Says on standard error what goes on and since when."""
+    """Says on standard error what goes on, since when, and how much of a core it took this process."""
 
     def __init__(self, bench: str) -> None:
         self._bench, self._began = bench, time.monotonic()
 
     def __call__(self, words: str) -> None:
         """Say it."""
-        print(f"{self._bench} bench, {time.monotonic() - self._began:5.0f} s: {words}", file=sys.stderr, flush=True)
+        clock, core = time.monotonic() - self._began, time.process_time()
+        print(f"{self._bench} bench, {clock:5.0f} s (core {core:5.0f} s): {words}", file=sys.stderr, flush=True)

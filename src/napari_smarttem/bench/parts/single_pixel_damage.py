@@ -76,7 +76,10 @@ def damage_figures(
         "damage_ratio_to_spot_raster": _figure(ways, "spot"),
         "damage_ratio_to_raster": _figure(ways, "raster", "coarse", **of_noise, **by_specimen),
         "damaged_nrmse": figure(
-            _mean(blind["told"]), "<=", None, **{k: _mean(v) for k, v in blind.items() if k != "told"}
+            _mean(blind["told"]) if blind else None,
+            "<=",
+            None,
+            **{k: _mean(v) for k, v in blind.items() if k != "told"},
         ),
     }
 
