@@ -9,8 +9,7 @@ pytest.importorskip("napari")
 pytestmark = pytest.mark.gui
 
 from napari_smarttem.alignment import plan  # noqa: E402
-from napari_smarttem.schema import PlanSpec  # noqa: E402
-from napari_smarttem.widgets.alignment_targets import control_states  # noqa: E402
+from napari_smarttem.schema import PlanSpec, controls_of  # noqa: E402
 
 from .alignment_column import START  # noqa: E402
 from .test_alignment import WAIT, column, dock, done, estimator, opened, viewer  # noqa: E402, F401
@@ -71,13 +70,13 @@ def test_a_dock_opened_anew_shows_what_acquisitions_do(dock, viewer, qtbot):  # 
 
 def test_the_next_loop_begins_with_what_the_last_one_learned(dock, estimator, qtbot, monkeypatch):  # noqa: F811
     monkeypatch.setattr(plan, "Estimator", lambda model: estimator)
-    states = control_states(dock.session.instrument.optics, dock.target.controls)
+    states = controls_of(dock.session.instrument.optics, dock.target.controls)
     assert "response_covariance" not in dock._loop_spec(dock.target, states).settings
     dock.auto_button.click()
     done(dock, qtbot)
     learned = dock.record.learned["ronchigram"]
     assert np.allclose(learned.response, np.eye(8), atol=0.3)
-    states = control_states(dock.session.instrument.optics, dock.target.controls)
+    states = controls_of(dock.session.instrument.optics, dock.target.controls)
     states["C1"]["value"] = dock.record.focus["ronchigram"]
     spec = dock._loop_spec(dock.target, states)
     assert np.array_equal(spec.settings["response"], learned.response)

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from ..schema import AwaitReview, BadInput, InstrumentFault, Note, Plan, PlanContext, SetOptics, StepResult
 from . import reading
-from .click import Click, ClickSettings, parse
+from .click import Click, ClickSettings, even_steps, parse
 from .proposal import Change, carried, nominal, propose
 from .reading import Reading
 from .targets.steering import ControlState
@@ -151,15 +150,7 @@ class _Check(Click):
 
     def _to(self, wanted: Mapping[str, float]) -> Generator[Any, StepResult, None]:
         """Set controls, in as many even steps as the longest way needs; what was reached is remembered."""
-        present = {name: self.at[name] for name in wanted}
-        limits = self.settings.controls
-        longest = max((abs(wanted[n] - present[n]) / limits[n].largest_step for n in wanted), default=0.0)
-        stages = int(np.ceil(longest - 1e-9))
-        for stage in range(1, stages + 1):
-            values = {
-                name: float(value if stage == stages else present[name] + (value - present[name]) * stage / stages)
-                for name, value in wanted.items()
-            }
+        for values in even_steps(self.at, wanted, self.settings.controls):
             self.sets += 1
             result = yield SetOptics(step_id=f"set-{self.sets:03d}", values=values)
             if not result.ok:

@@ -132,13 +132,7 @@ class Click:
 
     def _go(self, present: Mapping[str, float], wanted: Mapping[str, float]) -> Generator[Any, StepResult, None]:
         """All controls together, in as many even steps as the longest way needs."""
-        longest = max(abs(wanted[name] - present[name]) / self.settings.controls[name].largest_step for name in wanted)
-        stages = max(1, int(np.ceil(longest - 1e-9)))
-        for stage in range(1, stages + 1):
-            values = {
-                name: float(value if stage == stages else present[name] + (value - present[name]) * stage / stages)
-                for name, value in wanted.items()
-            }
+        for values in even_steps(present, wanted, self.settings.controls) or [{n: float(v) for n, v in wanted.items()}]:
             self.sets += 1
             result = yield SetOptics(step_id=f"set-{self.sets:03d}", values=values)
             if not result.ok:
@@ -217,3 +211,16 @@ class Click:
         return TakeImage(
             step_id=name, exposure_s=self.settings.exposure_s, camera=self.settings.camera, y_nm=y_nm, x_nm=x_nm
         )
+
+
+def even_steps(
+    present: Mapping[str, float], wanted: Mapping[str, float], limits: Mapping[str, ControlState]
+) -> list[dict[str, float]]:
+    """Settings on the way from `present` to `wanted`, in as many even steps as the longest way needs; none where all is there."""
+    longest = max((abs(wanted[name] - present[name]) / limits[name].largest_step for name in wanted), default=0.0)
+    count = int(np.ceil(longest - 1e-9))
+    on_the_way = [
+        {name: float(present[name] + (value - present[name]) * step / count) for name, value in wanted.items()}
+        for step in range(1, count)
+    ]
+    return [*on_the_way, {name: float(value) for name, value in wanted.items()}] if count else []

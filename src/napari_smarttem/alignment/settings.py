@@ -18,7 +18,7 @@ OFFSETS_NM = (-1500.0, -700.0, -350.0, -350.0)
 class AlignmentSettings(BaseModel):
     """Everything the alignment plan needs.
 
-    ``controls`` says what the instrument has; `targets.loop.controls_of` makes it from an instrument's optics.
+    ``controls`` says what the instrument has; `schema.controls_of` makes it from an instrument's optics.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

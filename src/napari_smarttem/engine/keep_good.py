@@ -23,6 +23,7 @@ from ..schema import (
     StepResult,
     TakeImage,
     Target,
+    controls_of,
     estimate_dose,
     estimate_duration,
 )
@@ -47,16 +48,7 @@ def with_controls(keep: KeepGood, instrument: Any) -> KeepGood:
     if "controls" in keep.settings:
         return keep
     optics = instrument.optics
-    present = optics.get()
-    controls = {
-        name: {
-            "value": float(present[name]),
-            "minimum": float(info.minimum),
-            "maximum": float(info.maximum),
-            "largest_step": float(info.largest_step),
-        }
-        for name, info in optics.controls.items()
-    }
+    controls = controls_of(optics)
     units = {name: info.units for name, info in optics.controls.items()}
     tension = instrument.info.high_tension_v
     known = {"controls": controls, "units": units} | ({"high_tension_v": tension} if tension else {})

@@ -23,7 +23,7 @@ from .errors import (
     SmartTEMError,
 )
 from .frame import Axis, Frame, image_frame, spectrum_frame
-from .optics import ControlInfo, electron_wavelength_nm
+from .optics import ControlInfo, controls_of, electron_wavelength_nm
 from .plan import (
     Acquire,
     AwaitReview,
@@ -90,6 +90,7 @@ __all__ = [
     "TakeImage",
     "Target",
     "TargetState",
+    "controls_of",
     "electron_wavelength_nm",
     "estimate_dose",
     "estimate_duration",

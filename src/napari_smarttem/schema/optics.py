@@ -9,8 +9,8 @@ with chi = 2 pi W / lambda, and Cartesian parts ``.x`` and ``.y``. C1 < 0 is und
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Collection, Mapping
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,6 +43,21 @@ class ControlInfo(BaseModel):
         if self.minimum > self.maximum:
             raise ValueError(f"{self.name}: minimum {self.minimum} is above maximum {self.maximum}")
         return self
+
+
+def controls_of(optics: Any, names: Collection[str] | None = None) -> dict[str, dict[str, float]]:
+    """Present values and limits of an instrument's controls, all or some, as JSON numbers: what the plans that set them take."""
+    present = optics.get()
+    return {
+        name: {
+            "value": float(present[name]),
+            "minimum": float(info.minimum),
+            "maximum": float(info.maximum),
+            "largest_step": float(info.largest_step),
+        }
+        for name, info in optics.controls.items()
+        if names is None or name in names
+    }
 
 
 def electron_wavelength_nm(high_tension_v: float) -> float:

@@ -9,9 +9,9 @@ from typing import Any
 from ..alignment.proposal import Change, carried, nominal, propose
 from ..alignment.settings import OFFSETS_NM
 from ..alignment.targets.steering import ControlState
-from ..schema import BadInput, PlanSpec
+from ..schema import BadInput, PlanSpec, controls_of
 from .alignment_record import Entry
-from .alignment_targets import IMAGE, LOOP, RONCHIGRAM, SEARCHED_NM, TARGET_LOOP, Alignable, control_states
+from .alignment_targets import IMAGE, LOOP, RONCHIGRAM, SEARCHED_NM, TARGET_LOOP, Alignable
 from .base import remember
 
 SEARCH_IMAGES = 25
@@ -37,7 +37,7 @@ class AlignmentActions:
             raise BadInput("The controls were moved since the last measurement; measure again.")
         guard = self.session.instrument
         self.in_background(
-            lambda _: control_states(guard.optics, target.controls),
+            lambda _: controls_of(guard.optics, target.controls),
             lambda states: self._proposed(target, entry, states),
         )
 
@@ -287,7 +287,7 @@ class AlignmentActions:
         remember("alignment.settings", self.settings_box.values())
 
         def work(_: Any) -> None:
-            states = control_states(guard.optics, target.controls)
+            states = controls_of(guard.optics, target.controls)
             spec = make(states)
             present = {name: state["value"] for name, state in states.items()}
             record.begin(words, target.name, present, aims=aims, comes_back=comes_back, undoes=undoes)

@@ -115,18 +115,3 @@ def _settings_of(name: str) -> dict[str, Any]:
     from ..nn.registry import available
 
     return {"network": MODEL in available() and importlib.util.find_spec("torch") is not None}
-
-
-def control_states(optics: Any, names: Any) -> dict[str, dict[str, float]]:
-    """Present values and limits of some controls, JSON numbers. Asks the instrument."""
-    present = optics.get()
-    return {
-        name: {
-            "value": float(present[name]),
-            "minimum": float(info.minimum),
-            "maximum": float(info.maximum),
-            "largest_step": float(info.largest_step),
-        }
-        for name, info in optics.controls.items()
-        if name in names
-    }

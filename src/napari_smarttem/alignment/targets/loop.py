@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ...schema import AwaitReview, BadInput, Note, Plan, PlanContext, SetOptics, StepResult, TakeImage
+from ...schema import AwaitReview, BadInput, Note, Plan, PlanContext, SetOptics, StepResult, TakeImage, controls_of
 from . import target as target_called
 from .base import AlignmentTarget, Guess
 from .fit import RIVAL_DEVIANCE, Fit, one_thread, refine, search
-from .settings import LoopSettings, Outcome, Verdict, controls_of
+from .settings import LoopSettings, Outcome, Verdict
 from .steering import Steering
 
 __all__ = ["LoopSettings", "Outcome", "align", "build", "controls_of"]

@@ -21,7 +21,7 @@ class LoopSettings(BaseModel):
     target_settings : dict
         For its builder.
     controls : dict of str to ControlState
-        See `controls_of`.
+        See `schema.controls_of`.
     exposure_s : float
     frames : int
         Pictures at most, those that learn the controls not counted.
@@ -54,21 +54,6 @@ class LoopSettings(BaseModel):
     refine: bool = True
     reach: float = Field(default=2.2, gt=0)
     seed: int = 0
-
-
-def controls_of(optics: Any, names: tuple[str, ...] | None = None) -> dict[str, dict[str, float]]:
-    """What `LoopSettings.controls` takes, from an instrument's ``optics``: present values and limits, JSON numbers."""
-    present = optics.get()
-    return {
-        name: {
-            "value": float(present[name]),
-            "minimum": info.minimum,
-            "maximum": info.maximum,
-            "largest_step": info.largest_step,
-        }
-        for name, info in optics.controls.items()
-        if names is None or name in names
-    }
 
 
 class Outcome(BaseModel):
