@@ -40,6 +40,8 @@ class Kept:
                     "name another file."
                 )
             self._found = {one["task"]: one["result"] for one in others if "task" in one}
+            if not path.read_bytes().endswith(b"\n"):  # its writer was killed in the middle of a line
+                self._append("\n")
         else:
             self._write({"measured": measured})
 
@@ -57,10 +59,12 @@ class Kept:
             self._write({"task": task, "result": plain})
 
     def _write(self, line: dict[str, Any]) -> None:
+        self._append(json.dumps(line) + "\n")
+
+    def _append(self, text: str) -> None:
         assert self._path is not None
-        torn = self._path.exists() and self._path.stat().st_size and not self._path.read_bytes().endswith(b"\n")
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + json.dumps(line) + "\n")
+            file.write(text)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
