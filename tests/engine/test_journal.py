@@ -140,6 +140,21 @@ def test_a_flipped_bit_is_found(folder, tmp_path, where, bit):
     assert not report.ok or (report.torn_tail and report.steps == 4)
 
 
+@pytest.mark.parametrize("cut", [0, 1, 20], ids=["whole", "without its end", "torn"])
+def test_a_damaged_line_end_does_not_pass_for_a_torn_line(folder, cut):
+    """Two records in the last line: dropping them would lose a step that was acknowledged."""
+    lines = folder / "run.jsonl"
+    content = bytearray(lines.read_bytes())
+    ends = [place for place, byte in enumerate(content) if byte == ord("\n")]
+    content[ends[-2]] ^= 1
+    lines.write_bytes(content[: len(content) - cut])
+    report = verify(folder)
+    assert not report.ok
+    with pytest.raises(JournalError, match="damaged; the 4 lines before it are good"):
+        Journal.open(folder)
+    assert len(lines.read_bytes()) == len(content) - cut, "a damaged record was changed"
+
+
 def test_changed_data_is_found_and_named(folder):
     chunk = next((folder / "data.zarr").glob("EELS*/c.2.0"))
     content = bytearray(chunk.read_bytes())

@@ -277,17 +277,32 @@ class Journal:
             try:
                 document = parse_line(line, number)
             except JournalError:
-                if number == len(lines) - 1 and not tail:
+                if number == len(lines) - 1 and not tail and _holds_one(line, number):
                     self.torn_tail = True
                     return good_bytes
-                raise JournalError(
-                    f"Line {number + 1} of {self.path / _LINES} is damaged; the {number} lines before it are good. "
-                    f"Copy the folder, then run `smarttem verify` on it."
-                ) from None
+                raise self._damaged(number) from None
             good_bytes += len(line) + 1
             self._remember(document)
+        if not _holds_one(tail, len(lines)):
+            raise self._damaged(len(lines))
         self.torn_tail = bool(tail)
         return good_bytes
+
+    def _damaged(self, number: int) -> JournalError:
+        return JournalError(
+            f"Line {number + 1} of {self.path / _LINES} is damaged; the {number} lines before it are good. "
+            f"Copy the folder, then run `smarttem verify` on it."
+        )
+
+
+def _holds_one(line: bytes, number: int) -> bool:
+    """Whether no later record follows in the same line.
+
+    A record begins only after the one before it was written whole: where two share a line, the line's end was damaged
+    after it was acknowledged, and the line is not what a power cut leaves.
+    """
+    # quotes inside a document's own texts are escaped, so this is found nowhere but at a record's head
+    return f'{{"seq":{number + 1},"crc":'.encode() not in line
 
 
 def parse_line(line: bytes, number: int) -> Any:
