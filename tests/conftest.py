@@ -16,7 +16,16 @@ from tests.recordings import axis, write_recording
 settings.register_profile(
     "smarttem", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("smarttem")
+# SMARTTEM_HYPOTHESIS=hunt looks for what the fixed examples miss: fresh chance each time, many more examples.
+settings.register_profile(
+    "hunt",
+    deadline=None,
+    derandomize=False,
+    max_examples=600,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("SMARTTEM_HYPOTHESIS", "smarttem"))
 
 
 def _data_folder() -> Path | None:
