@@ -1,7 +1,7 @@
 """Proposals before a person: verdicts on single targets, with undo, each written down beside the proposal it judged.
 
 The review is the truth about targets; layers and tables are views of it. It is used from several threads (the person's and the
-instrument's) and knows no window.
+instrument's) and knows no window. Nobody is told anything with its lock held: a listener may look things up in it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..schema import (
     Target,
     TargetState,
 )
+from .telling import tell
 
 _VERDICTS = (TargetState.PROPOSED, TargetState.APPROVED, TargetState.REJECTED)
 _MEASURED = (TargetState.ACQUIRING, TargetState.DONE, TargetState.FAILED)
@@ -147,7 +148,8 @@ class Review:
                 raise BadInput(f"Target {target_id} is {judged.state} and stays where it was measured.")
             self._check_place(y_nm, x_nm)
             moved = judged.target.model_copy(update={"y_nm": float(y_nm), "x_nm": float(x_nm)})
-            self._act("move", {target_id: JudgedTarget(target=moved, state=judged.state)}, who)
+            changed = self._act("move", {target_id: JudgedTarget(target=moved, state=judged.state)}, who)
+        tell(self.changed, changed)
 
     def add(
         self, y_nm: float, x_nm: float, label: str = "manual", reason: str = "added by hand", who: str = "person"
@@ -167,8 +169,9 @@ class Review:
             target = Target(
                 target_id=f"hand-{self._added:04d}", y_nm=float(y_nm), x_nm=float(x_nm), label=label, reason=reason
             )
-            self._act("add", {target.target_id: JudgedTarget(target=target, state=TargetState.APPROVED)}, who)
-            return target
+            changed = self._act("add", {target.target_id: JudgedTarget(target=target, state=TargetState.APPROVED)}, who)
+        tell(self.changed, changed)
+        return target
 
     def undo(self) -> bool:
         """Take the last action back; False where there is none. A target measured since keeps its state."""
@@ -205,7 +208,7 @@ class Review:
             )
             self._outcome = outcome
             self._is_open = False
-        self.closed.emit(outcome)
+        tell(self.closed, outcome)
         return outcome
 
     # -- what the runner does
@@ -223,7 +226,7 @@ class Review:
             self._added = 0
             self.field = field
         if gone:
-            self.changed.emit(gone)
+            tell(self.changed, gone)
 
     def open(self, step: AwaitReview, decisions: Iterable[Decision] = ()) -> None:
         """Put a step's targets before the person, with the `decisions` a journal holds for it already made.
@@ -253,8 +256,8 @@ class Review:
                 self._replay(decision)
                 changed.update(decision.target_ids)
             self._is_open = True
-        self.changed.emit(frozenset(changed))
-        self.opened.emit(step)
+        tell(self.changed, frozenset(changed))
+        tell(self.opened, step)
 
     def close_replayed(self, step: AwaitReview, outcome: ReviewOutcome, decisions: Iterable[Decision]) -> None:
         """Restore a review that ended before a crash, without asking anybody."""
@@ -262,7 +265,7 @@ class Review:
         with self._lock:
             self._outcome = outcome
             self._is_open = False
-        self.closed.emit(outcome)
+        tell(self.closed, outcome)
 
     def abandon(self) -> None:
         """The run stopped while it waited: no outcome, and nothing more to submit."""
@@ -276,7 +279,7 @@ class Review:
             if judged is None or judged.state is state:
                 return
             self._targets[target_id] = JudgedTarget(target=judged.target, state=state)
-        self.changed.emit(frozenset({target_id}))
+        tell(self.changed, frozenset({target_id}))
 
     # -- inside
 
@@ -287,14 +290,17 @@ class Review:
                 judged = self._targets[target_id]
                 if judged.state in _VERDICTS and judged.state is not state:
                     after[target_id] = JudgedTarget(target=judged.target, state=state)
-            if after:
-                self._act("verdict", after, who)
+            changed = self._act("verdict", after, who) if after else None
+        if changed is not None:
+            tell(self.changed, changed)
 
-    def _act(self, action: str, after: dict[str, JudgedTarget | None], who: str) -> None:
+    def _act(self, action: str, after: dict[str, JudgedTarget | None], who: str) -> frozenset[str]:
+        """Write an action down and carry it out, with the lock held; the ids of the targets that others are to hear of."""
         before = {key: self._targets.get(key) for key in after}
         self._write(action, before, after, who)
         self._undo.append(_Action(before, after))
         self._redo.clear()
+        return frozenset(after)
 
     def _travel(self, source: list[_Action], destination: list[_Action], action: str) -> bool:
         with self._lock:
@@ -310,7 +316,8 @@ class Review:
             }
             self._write(action, {key: self._targets.get(key) for key in after}, after, "person")
             destination.append(last)
-            return True
+        tell(self.changed, frozenset(after))
+        return True
 
     def _write(
         self, action: str, before: dict[str, JudgedTarget | None], after: dict[str, JudgedTarget | None], who: str
@@ -330,7 +337,6 @@ class Review:
                 )
             )
         self._put(after)
-        self.changed.emit(frozenset(after))
 
     def _put(self, after: Mapping[str, JudgedTarget | None]) -> None:
         for key, judged in after.items():

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal
 
-from psygnal import EmitLoopError, Signal, SignalInstance
+from psygnal import Signal
 
 from ..schema import (
     AwaitReview,
@@ -26,7 +24,6 @@ from ..schema import (
     Note,
     Plan,
     PlanContext,
-    PlanEstimate,
     RunStop,
     SetOptics,
     SmartTEMError,
@@ -38,7 +35,9 @@ from .execute import execute
 from .journal import Journal
 from .policy import Policy
 from .review import Review
-from .status import ALLOWED, RunState, RunStatus
+from .standing import Standing
+from .status import RunState, RunStatus
+from .telling import tell
 from .watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class Runner:
     """
 
     status_changed = Signal(object)
-    """`RunStatus`, on the instrument thread."""
+    """`RunStatus`, in order; on the instrument thread or on that of who stopped the run."""
     step_started = Signal(object)
     """Step."""
     step_finished = Signal(object)
@@ -81,29 +80,25 @@ class Runner:
         self.review = review
         self.watchdog_s = watchdog_s
         self._launch = launch or _start_thread
-        self._lock = threading.RLock()
-        self._status = RunStatus()
+        self._standing = Standing(self.status_changed, lambda: instrument.dose_budget_e_per_a2)
+        self._lock = self._standing.lock
         # The token detectors look at: set when the run stops, or when a long exposure is to make way for a pause.
         self._interrupt = threading.Event()
         self._wake = threading.Event()
-        self._over = threading.Event()
-        self._over.set()
         self._stop_reason: str | None = None
         self._pause = threading.Event()
         self._abandoned = False
         self._returned = threading.Event()
         self._journal: Journal | None = None
-        self._began = 0.0
-        self._estimate: tuple[PlanEstimate, int, float] | None = None
-        review.closed.connect(self._on_review_closed)
+        # before any listener that may fail: the run waits for this one
+        review.closed.connect(self._on_review_closed, priority=1)
 
     # -- what a person does
 
     @property
     def status(self) -> RunStatus:
         """Where the run stands now."""
-        with self._lock:
-            return self._with_progress(self._status)
+        return self._standing.status
 
     def start(self, plan: Plan, journal: Journal, *, context: PlanContext, policy: Policy) -> None:
         """Begin to carry out `plan`, taking steps that are in `journal` from there.
@@ -114,13 +109,12 @@ class Runner:
             A run is going on.
         """
         with self._lock:
-            if self._status.active:
+            if self._standing.active:
                 raise BadInput("A run is going on; stop it first.")
             if self.stuck:
                 raise BadInput(
                     "The instrument has not come back from its last command; disconnect it, look at it, and connect again."
                 )
-            self._over.clear()
             self._interrupt.clear()
             self._wake.clear()
             self._stop_reason = None
@@ -128,23 +122,18 @@ class Runner:
             self._abandoned = False
             self._returned.clear()
             self._journal = journal
-            self._estimate = None
-            self._began = time.monotonic()
-            already = sum(step.dose_e_per_a2 for step in journal.steps.values())
-            self._enter(
-                RunState.RUNNING, outcome="", reason="", run_id=journal.start.run_id, step=None, steps_total=None,
-                steps_done=0, dose_e_per_a2=already,
-            )  # fmt: skip
+            self._standing.begin(journal.start.run_id, sum(step.dose_e_per_a2 for step in journal.steps.values()))
+        self._standing.announce()
         self._launch(lambda: self._run(plan, journal, context, policy))
 
     def pause(self) -> None:
         """Pause at the next step, or inside a long exposure, which is then made anew. The beam is blanked meanwhile."""
         with self._lock:
-            if self._status.state not in (RunState.RUNNING, RunState.AWAITING_REVIEW):
+            # while paused too: who has just said to go on may think better of it before the run has noticed
+            if not self._standing.active or self._stop_reason is not None:
                 return
             self._pause.set()
-            step = self._status.step
-            if getattr(step, "exposure_s", 0.0) > LONG_EXPOSURE_S:
+            if getattr(self._standing.step, "exposure_s", 0.0) > LONG_EXPOSURE_S:
                 self._interrupt.set()
             self._wake.set()
 
@@ -157,13 +146,13 @@ class Runner:
     def stop(self, reason: str = "stopped by a person") -> None:
         """Stop as soon as the detector lets go. What was acknowledged stays; the run can be resumed."""
         with self._lock:
-            if not self._status.active or self._stop_reason is not None:
+            if not self._standing.active or self._stop_reason is not None:
                 return
             self._stop_reason = reason
             self._interrupt.set()
             self._wake.set()
-            if self._status.state is not RunState.STOPPING:
-                self._enter(RunState.STOPPING, reason=reason)
+            self._standing.enter(RunState.STOPPING, reason=reason)
+        self._standing.announce()
 
     @property
     def stuck(self) -> bool:
@@ -172,14 +161,15 @@ class Runner:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no run goes on; False where `timeout` seconds did not suffice."""
-        return self._over.wait(timeout)
+        return self._standing.wait(timeout)
 
     # -- the instrument thread
 
     def _run(self, plan: Plan, journal: Journal, context: PlanContext, policy: Policy) -> None:
         outcome: Literal["finished", "stopped", "failed"] = "failed"
         reason = "the run ended without saying why"
-        watchdog = Watchdog(self._on_stuck)
+        over = self._standing.over
+        watchdog = Watchdog(lambda step_id, waited_s: self._on_stuck(over, step_id, waited_s))
         snapshot = None
         try:
             snapshot = self.instrument.snapshot()
@@ -228,9 +218,8 @@ class Runner:
     def _perform(
         self, step: Any, journal: Journal, context: PlanContext, policy: Policy, watchdog: Watchdog
     ) -> StepResult:
-        with self._lock:
-            self._status = replace(self._status, step=step)
-        _tell(self.step_started, step)
+        self._standing.begin_step(step)
+        tell(self.step_started, step)
         if isinstance(step, AwaitReview):
             result = self._await_review(step, journal, policy)
         else:
@@ -259,7 +248,7 @@ class Runner:
                 log.warning("%s: %s; trying again", step.step_id, error)
             except Cancelled:
                 self._unmark(target_id)
-                if self._stop_reason is not None or not self._pause.is_set():
+                if not self._made_way():
                     raise
                 self._checkpoint()
                 return self._measure(step, context, watchdog)
@@ -284,7 +273,7 @@ class Runner:
                 self._wake.wait()
                 self._wake.clear()
                 self._checkpoint()
-                if self.review.is_open and self._status.state is RunState.RUNNING:
+                if self.review.is_open and self._standing.state is RunState.RUNNING:
                     self._enter(RunState.AWAITING_REVIEW, reason=step.prompt)
         except Cancelled:
             self.review.abandon()
@@ -310,18 +299,15 @@ class Runner:
         """Everything that follows once a result is safe: progress, targets, listeners."""
         step = result.step
         if isinstance(step, Note) and step.estimate is not None:
-            self._estimate = (step.estimate, self._status.steps_done, time.monotonic())
+            self._standing.expect(step.estimate)
         target_id = getattr(step, "target_id", None)
-        with self._lock:
-            # a note costs nothing and is in no estimate
-            done = self._status.steps_done + (not isinstance(step, Note))
-            total = None if self._estimate is None else self._estimate[1] + self._estimate[0].steps
-            dose = self._status.dose_e_per_a2 + (0.0 if result.replayed else result.dose_e_per_a2)
-            self._status = replace(self._status, steps_done=done, steps_total=total, dose_e_per_a2=dose)
+        # a note costs nothing and is in no estimate; what was replayed was counted at the start
+        counts = 0 if isinstance(step, Note) else 1
+        self._standing.end_step(counts, 0.0 if result.replayed else result.dose_e_per_a2)
         if target_id is not None:
             self.review.mark(target_id, TargetState.DONE if result.ok else _unmeasured(result))
-        _tell(self.step_finished, result)
-        _tell(self.status_changed, self.status)
+        tell(self.step_finished, result)
+        self._standing.announce()
 
     def _checkpoint(self) -> None:
         """Between steps: stop if that was asked for, wait while paused."""
@@ -334,11 +320,22 @@ class Runner:
             self._raise_if_stopped()
             self._wake.wait()
             self._wake.clear()
+        self._made_way()
         self._raise_if_stopped()
-        self._interrupt.clear()
         # a pause may have hidden the end of a review
         self._wake.set()
         self._enter(RunState.RUNNING, reason="")
+
+    def _made_way(self) -> bool:
+        """Take back the interruption that a pause asked for; False where there was none, or the run is to stop.
+
+        A person may have gone on before the detector let go: that exposure is made anew all the same.
+        """
+        with self._lock:
+            if self._stop_reason is not None or not self._interrupt.is_set():
+                return False
+            self._interrupt.clear()
+            return True
 
     def _raise_if_stopped(self) -> None:
         if self._stop_reason is not None:
@@ -361,36 +358,35 @@ class Runner:
             outcome, reason = "failed", unwritten
         self._settle(outcome, reason)
 
-    def _settle(self, outcome: str, reason: str) -> None:
-        state = RunState.FAILED if outcome == "failed" else RunState.FINISHED
+    def _settle(self, outcome: str, reason: str, *, abandoned: bool = False) -> None:
         with self._lock:
-            elapsed = time.monotonic() - self._began
-            self._status = replace(self._status, step=None, elapsed_s=elapsed, remaining_s=None)
-            if outcome == "stopped" and self._status.state is not RunState.STOPPING:
-                self._enter(RunState.STOPPING, reason=reason)
-            self._over.set()
-            self._enter(state, outcome=outcome, reason=reason)
+            if self._abandoned is not abandoned:
+                return  # it was given up in this very moment, and that is how it ended
+            self._standing.end(RunState.FAILED if outcome == "failed" else RunState.FINISHED, outcome, reason)
+        self._standing.announce()
 
-    def _on_stuck(self, step_id: str, waited_s: float) -> None:
+    def _on_stuck(self, over: threading.Event, step_id: str, waited_s: float) -> None:
         """The watchdog's thread: the instrument has not come back from a step."""
         reason = f"The instrument has not answered for {waited_s:.0f} s (step {step_id}); the run was given up."
         with self._lock:
-            if not self._status.active:
+            if not self._standing.active or self._standing.over is not over:
                 return
             self._stop_reason = self._stop_reason or reason
         self._interrupt.set()
         problems = self.instrument.make_safe()
         # A detector that looks at the token gets a moment to come back by itself; one that never returns is left behind.
-        if self._over.wait(2.0):
+        if over.wait(2.0):
             return
         with self._lock:
+            if not self._standing.active or self._standing.over is not over:
+                return
             self._abandoned = True
         self.review.abandon()
         reason = " ".join([reason, *problems])
         log.error("%s", reason)
         if self._journal is not None:
             _write_end(self._journal, "failed", reason)
-        self._settle("failed", reason)
+        self._settle("failed", reason, abandoned=True)
 
     # -- inside
 
@@ -401,29 +397,9 @@ class Runner:
         if target_id is not None:
             self.review.mark(target_id, TargetState.APPROVED)
 
-    def _enter(self, state: RunState, **changes: Any) -> None:
-        with self._lock:
-            now = self._status.state
-            if state is not now and state not in ALLOWED[now]:
-                if now is RunState.STOPPING:
-                    return  # a person's stop is not overtaken by what the run was about to do
-                raise AssertionError(f"a run cannot go from {now} to {state}")
-            self._status = replace(self._status, state=state, **changes)
-            status = self._with_progress(self._status)
-        _tell(self.status_changed, status)
-
-    def _with_progress(self, status: RunStatus) -> RunStatus:
-        if not status.active:
-            return status
-        now = time.monotonic()
-        remaining = None
-        if self._estimate is not None:
-            estimate, first_step, since = self._estimate
-            done = status.steps_done - first_step
-            share = min(1.0, done / estimate.steps) if estimate.steps else 1.0
-            remaining = estimate.duration_s if share < 0.02 else (now - since) * (1.0 - share) / share
-        budget = self.instrument.dose_budget_e_per_a2
-        return replace(status, elapsed_s=now - self._began, remaining_s=remaining, dose_budget_e_per_a2=budget)
+    def _enter(self, state: RunState, reason: str) -> None:
+        self._standing.enter(state, reason=reason)
+        self._standing.announce()
 
 
 def _write_end(journal: Journal, outcome: Literal["finished", "stopped", "failed"], reason: str) -> str:
@@ -447,11 +423,3 @@ def _decisions(journal: Journal, step: AwaitReview) -> tuple[Decision, ...]:
 
 def _start_thread(function: Callable[[], None]) -> None:
     threading.Thread(target=function, name="smarttem-instrument", daemon=True).start()
-
-
-def _tell(signal: SignalInstance, value: object) -> None:
-    """Emit; a listener's error is logged and never stops a run."""
-    try:
-        signal.emit(value)
-    except EmitLoopError as error:
-        log.exception("a listener failed: %s", error)

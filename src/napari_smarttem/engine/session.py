@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
-from psygnal import EmitLoopError, Signal, SignalInstance
+from psygnal import Signal
 
 from .._version import __version__
 from ..backends import registry
@@ -45,6 +45,7 @@ from .policy import Policy, parse_policy
 from .review import Review
 from .runner import Runner
 from .status import RunStatus
+from .telling import tell
 
 log = logging.getLogger(__name__)
 
@@ -286,7 +287,7 @@ class Session:
         """Make a file's frames known to everyone who shares the session."""
         dataset = Dataset(name, Path(path), tuple(frames))
         self.datasets.append(dataset)
-        _tell(self.dataset_added, dataset)
+        tell(self.dataset_added, dataset)
         return dataset
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -331,17 +332,17 @@ class Session:
         runner.step_started.connect(self._pass_started)
         runner.step_finished.connect(self._pass_finished)
         self._instrument, self._runner = guarded, runner
-        _tell(self.instrument_changed, guarded.info)
+        tell(self.instrument_changed, guarded.info)
         return guarded.info
 
     def _pass_status(self, status: RunStatus) -> None:
-        self.status_changed.emit(status)
+        tell(self.status_changed, status)
 
     def _pass_started(self, step: Any) -> None:
-        self.step_started.emit(step)
+        tell(self.step_started, step)
 
     def _pass_finished(self, result: StepResult) -> None:
-        self.step_finished.emit(result)
+        tell(self.step_finished, result)
 
     def _let_go(self) -> None:
         instrument, self._instrument = self._instrument, None
@@ -351,7 +352,7 @@ class Session:
         try:
             instrument.close()
         finally:
-            _tell(self.instrument_changed, None)
+            tell(self.instrument_changed, None)
 
     def _leave_stuck_thread(self) -> None:
         """An instrument that never came back keeps its thread; letting it go needs another one."""
@@ -390,7 +391,7 @@ class Session:
     def _warn_of_little_space(self, path: Path) -> None:
         free = shutil.disk_usage(path).free
         if free < LOW_DISK_BYTES:
-            _tell(self.message, "warning", f"Only {free / 1e6:.0f} MB are free where the run is written ({path}).")
+            tell(self.message, "warning", f"Only {free / 1e6:.0f} MB are free where the run is written ({path}).")
 
     def _launch(self, plan: Any, journal: Journal, context: PlanContext, policy: Policy) -> Path:
         assert self._runner is not None
@@ -398,7 +399,7 @@ class Session:
         self._run_folder = journal.path
         # a person's click must not wait for the disk: handed to the system now, forced with the next step
         self.review.record = lambda document: journal.append(document, sync=False)
-        _tell(self.run_started, journal.path)
+        tell(self.run_started, journal.path)
         try:
             self._runner.start(plan, journal, context=context, policy=policy)
         except BaseException:
@@ -440,13 +441,6 @@ def _software() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _tell(signal: SignalInstance, *values: object) -> None:
-    try:
-        signal.emit(*values)
-    except EmitLoopError as error:
-        log.exception("a listener failed: %s", error)
 
 
 def _close_at_exit(session: Session) -> None:
