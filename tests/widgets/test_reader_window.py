@@ -83,7 +83,7 @@ def test_large_map_does_not_hold_up_the_window(viewer, qtbot, tmp_path, dropped,
     assert "Reading large.hspy" in viewer.status
     qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=10_000)
     np.testing.assert_array_equal(viewer.layers[0].data, frame.data.sum(-1))
-    assert [path for _, path in dropped] == [path]
+    qtbot.waitUntil(lambda: [path for _, path in dropped] == [path])
 
 
 def test_pattern_goes_to_the_angle_plane(viewer, qtbot, tmp_path, dropped):

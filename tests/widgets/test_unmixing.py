@@ -241,6 +241,7 @@ def test_a_window_follows_the_hand_on_a_large_set(window, qtbot):
     result = unmix(large, method="spa", components=3)
     dock.bench.found(result, Unmixed(Spectra("large", large), (), {}, WindowSums(large.data)))
     dock._show_result(fresh=True)
+    rested(dock, qtbot)
     dock.show_page(PIXEL)
     dock.pixel.window.setChecked(True)
     qtbot.wait(100)
@@ -269,6 +270,7 @@ def test_two_methods_are_compared_and_one_is_taken(unmixed, qtbot):
     assert "Mean correlation of the maps" in unmixed.compare.verdict.text()
     assert len(unmixed.compare.view.ci.items) == 9, "three pairs: map, map, spectra"
     unmixed.compare.take.click()
+    rested(unmixed, qtbot)
     assert unmixed.bench.result is second
     assert unmixed.pages.currentIndex() == COMPONENTS
     assert np.array_equal(unmixed.bench.layers.maps[0].data, second.maps[0])

@@ -10,8 +10,8 @@ pytest.importorskip("napari")
 from napari_smarttem.schema import Axis, BadInput
 from napari_smarttem.widgets import unmixing_lines
 from napari_smarttem.widgets.unmixing_bench import Bench, Unmixed
+from napari_smarttem.widgets.unmixing_canvas import Canvas
 from napari_smarttem.widgets.unmixing_input import Choice, Spectra, choices, gathered, load
-from napari_smarttem.widgets.unmixing_layers import Canvas
 from napari_smarttem.widgets.unmixing_library import Known
 from napari_smarttem.widgets.unmixing_picture import composite, draw_picture, scale_bar_length
 from napari_smarttem.widgets.unmixing_plots import residual_sigma

@@ -116,6 +116,7 @@ def unmixed(window, qtbot, found):
     bench.found(result, unmixed)
     dock = base.open_dock(window, "Unmixing")
     dock._show_result(fresh=True)
+    rested(dock, qtbot)
     dock.unmixing.elements.setChecked(False)
     dock.unmixing.components.setValue(3)
     qtbot.waitUntil(lambda: dock.unmixing.method.count() > 1, timeout=20_000)

@@ -7,7 +7,7 @@ its layers appear when they are ready, so that the window never waits. Without a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -269,21 +269,26 @@ def _is_quick(path: Path) -> bool:
 def _read_in_background(viewer: Any, path: Path) -> None:
     import weakref
 
+    from napari.layers import Layer
+
     from .background import run_in_background
     from .base import show_message
+    from .turns import by_turns
 
     reference = weakref.ref(getattr(viewer, "__wrapped__", viewer))
 
-    def add(contents: Contents) -> None:
-        from napari.layers import Layer
+    def parts(viewer: Any, contents: Contents) -> Iterator[None]:
+        for layer in contents.layers:
+            viewer.add_layer(Layer.create(*layer))
+            yield
+        viewer.status = f"{path.name} is open."
+        _open_docks(viewer, path, contents)
 
+    def add(contents: Contents) -> None:
         viewer = reference()
         if viewer is None or not _is_open(viewer):
             return
-        for layer in contents.layers:
-            viewer.add_layer(Layer.create(*layer))
-        viewer.status = f"{path.name} is open."
-        _open_docks(viewer, path, contents)
+        by_turns(viewer.window._qt_window, parts(viewer, contents))
 
     def complain(error: BaseException) -> None:
         show_message(reference(), "error", str(error) or f"{path.name} cannot be read: {type(error).__name__}.")
@@ -314,18 +319,31 @@ def _once_added(viewer: Any, path: Path, contents: Contents, tries: int = 100) -
 
 
 def _open_docks(viewer: Any, path: Path, contents: Contents) -> None:
-    """Spectra go to the Spectrum dock, patterns to the angle plane."""
+    """Spectra go to the Spectrum dock, patterns to the angle plane; one dock in each turn of the event loop."""
     if not _is_open(viewer):
         return
+    from .turns import by_turns
+
+    by_turns(viewer.window._qt_window, _docks(viewer, path, contents))
+
+
+def _docks(viewer: Any, path: Path, contents: Contents) -> Iterator[None]:
     from .base import dataset_dropped, open_dock
 
     if contents.patterns:
         dock = open_dock(viewer, "Angle plane")
+        yield
         for _, frame in contents.patterns:
             dock.show_frame(frame)
+            yield
+    in_front = False
     if contents.unmixable:
-        from .unmixing import offer_file
+        from . import unmixing
 
-        offer_file(viewer, path)
+        in_front = unmixing.is_in_front(viewer)
+        yield
     if contents.spectral:
         dataset_dropped(viewer, path)
+        yield
+    if contents.unmixable:
+        unmixing.offer_file(viewer, path, in_front=in_front)

@@ -150,8 +150,8 @@ class UnmixingDock(
 
     @property
     def busy(self) -> bool:
-        """True while something is being worked out."""
-        return self._job is not None or self._loading is not None
+        """True while something is being worked out, or a result is not on show yet."""
+        return self._job is not None or self._loading is not None or self.bench.layers.drawing
 
     # --------------------------------------------------------------------------------------------------- building
 
@@ -383,13 +383,25 @@ class UnmixingDock(
         return None
 
 
-def offer_file(viewer: Any, path: str | Path) -> UnmixingDock:
-    """Open the dock with a file that can be unmixed: a tab behind the others, unless it was in front already."""
+def is_in_front(viewer: Any) -> bool:
+    """True where a person has the dock before them."""
+    return any(not one.visibleRegion().isEmpty() for one in viewer.window._qt_window.findChildren(UnmixingDock))
+
+
+def offer_file(viewer: Any, path: str | Path, *, in_front: bool | None = None) -> UnmixingDock:
+    """Open the dock with a file that can be unmixed: a tab behind the others, unless it was in front already.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    path : str or Path
+    in_front : bool, optional
+        Whether it was in front before other docks were opened for the same file; looked at now where it is not given.
+    """
     from .base import open_dock
 
-    main = viewer.window._qt_window
-    in_front = any(not one.visibleRegion().isEmpty() for one in main.findChildren(UnmixingDock))
+    in_front = is_in_front(viewer) if in_front is None else in_front
     dock = open_dock(viewer, "Unmixing")
     dock.offer(path)
-    QTimer.singleShot(0, lambda: dock.settle_in(in_front))  # once the other docks that show the file are there
+    QTimer.singleShot(0, lambda: dock.settle_in(in_front))
     return dock

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .layers import unwrapped
+from .unmixing_canvas import Canvas
 from .unmixing_input import Spectra
-from .unmixing_layers import Canvas, UnmixingLayers, component_color
+from .unmixing_layers import UnmixingLayers, component_color
 from .unmixing_library import Known
 from .unmixing_steps import Preparation, Step
 from .unmixing_sums import WindowSums, channels_between

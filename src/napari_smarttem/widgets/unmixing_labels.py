@@ -8,8 +8,9 @@ import numpy as np
 
 from ..schema import BadInput
 from .layers import METADATA_KEY
+from .unmixing_canvas import Canvas
 from .unmixing_input import Spectra
-from .unmixing_layers import PAINT, Canvas
+from .unmixing_layers import PAINT
 
 
 def labels_layers(viewer: Any) -> list[str]:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.compat import isalive
 
-from ..schema import Axis, Field2D, Frame
 from .layers import METADATA_KEY, layer_name, live_layer, show_image, unwrapped
-from .live_maps import PatchGrid
+from .turns import Turns
+from .unmixing_canvas import Canvas
 
 if TYPE_CHECKING:
     from ..unmixing import UnmixingResult
 
 COLORS = ("#FF3B20", "#28C840", "#2A5BFF", "#F0E442", "#CC79A7", "#56B4E9", "#E69F00", "#B0B0B0", "#00B5A0", "#9A5CFF")
 """The first three are near-primary, because the maps are added up."""
-BAND = 8
-"""A line scan is drawn as a band, so many times longer than high: one pixel would hardly be seen."""
 
 
 def component_color(number: int) -> str:
@@ -28,89 +27,6 @@ def component_color(number: int) -> str:
 
 PAINT = "unmixing_labels"
 """Kind of the layer in which a person paints."""
-
-
-class Canvas:
-    """How maps of a result become images on the specimen plane.
-
-    Parameters
-    ----------
-    axes : tuple of Axis
-        y and x of the maps.
-    shape : (int, int)
-    places_nm : ndarray, optional
-        ``(n, 2)`` for the spectra of a run: each map value colours the surroundings of its place.
-    """
-
-    def __init__(self, axes: Sequence[Axis], shape: tuple[int, int], places_nm: np.ndarray | None = None) -> None:
-        self.shape = shape
-        self.places_nm = places_nm
-        self._grid: PatchGrid | None = None
-        if places_nm is not None:
-            self._grid = _grid(places_nm)
-            half = self._grid.pixel_nm / 2
-            self.axes = tuple(
-                Axis(name=name, units="nm", scale=self._grid.pixel_nm, offset=start + half)
-                for name, start in (("y", self._grid.field.y_nm), ("x", self._grid.field.x_nm))
-            )
-        elif shape[0] == 1:
-            height = abs(axes[1].scale) * shape[1] / BAND
-            self.axes = (Axis(name="y", units=axes[1].units, scale=height, offset=0.0), axes[1])
-        else:
-            self.axes = (axes[0], axes[1])
-
-    @property
-    def drawn_shape(self) -> tuple[int, int]:
-        """Rows and columns of the image that is drawn."""
-        return self.shape if self._grid is None else (self._grid.owner.shape[0], self._grid.owner.shape[1])
-
-    def image(self, values: np.ndarray, name: str, metadata: dict[str, Any]) -> Frame:
-        """Values ``(y, x)`` of a map as a frame to draw; NaN where a run has measured nothing."""
-        if self._grid is not None:
-            values = self._grid.image(values.ravel())
-        return Frame(
-            data=np.asarray(values, dtype=np.float32), axes=self.axes, signal=name, quantity="amount", metadata=metadata
-        )
-
-    def pixel(self, row: float, column: float) -> tuple[int, int] | None:
-        """Pixel of the map under a pixel of the drawn image; None beside it."""
-        if self._grid is not None:
-            owner = self._grid.owner
-            i, j = round(row), round(column)
-            if not (0 <= i < owner.shape[0] and 0 <= j < owner.shape[1]) or owner[i, j] < 0:
-                return None
-            return 0, int(owner[i, j])
-        i, j = round(row), round(column)
-        return (i, j) if 0 <= i < self.shape[0] and 0 <= j < self.shape[1] else None
-
-    def place(self, row: int, column: int) -> tuple[float, float]:
-        """Where the centre of a map's pixel lies, y and x in the units of the axes."""
-        if self.places_nm is not None:
-            return float(self.places_nm[column, 0]), float(self.places_nm[column, 1])
-        y, x = self.axes
-        return y.offset + y.scale * row, x.offset + x.scale * column
-
-
-def _grid(places_nm: np.ndarray) -> PatchGrid:
-    """Patches as large as the places are apart."""
-    low, high = places_nm.min(axis=0), places_nm.max(axis=0)
-    extent = max(float((high - low).max()), 1.0)
-    spacing = extent / 10
-    if len(places_nm) > 2:
-        from scipy.spatial import cKDTree
-
-        nearest = cKDTree(places_nm).query(places_nm[:5000], k=2)[0][:, 1]
-        spacing = min(spacing, max(float(np.median(nearest)), extent / 100))
-    low, high = low - spacing, high + spacing
-    grid = PatchGrid(
-        Field2D(
-            y_nm=float(low[0]), x_nm=float(low[1]), height_nm=float(high[0] - low[0]), width_nm=float(high[1] - low[1])
-        ),
-        spacing,
-    )
-    for number, place in enumerate(places_nm):
-        grid.add(number, float(place[0]), float(place[1]))
-    return grid
 
 
 class UnmixingLayers:
@@ -132,6 +48,10 @@ class UnmixingLayers:
         self.classes: Any = None
         self.canvas: Canvas | None = None
         self._hidden: list[Any] = []
+        self._colors: list[str] = []
+        self._visible: list[bool] = []
+        self._first = False
+        self._turns: Turns | None = None
 
     @property
     def viewer(self) -> Any:
@@ -161,40 +81,87 @@ class UnmixingLayers:
         below : Layer, optional
             The overview of the data: hidden while the maps, which are added up, lie over it.
         """
-        viewer = self.viewer
-        if viewer is None:
-            return
+        self._look_like(canvas, colors, visible)
+        for _ in self._drawn(result, title=title, simulated=simulated, below=below):
+            pass
+
+    def show_by_turns(
+        self,
+        result: UnmixingResult,
+        canvas: Canvas,
+        colors: Sequence[str],
+        visible: Sequence[bool],
+        *,
+        done: Callable[[], Any] | None = None,
+        **about: Any,
+    ) -> None:
+        """`show`, one layer in each turn of the event loop: the window answers while napari makes the layers.
+
+        Layers that are new stay hidden until all are there. Nothing is lost where another result is shown in between, or the
+        dock is closed: the layers belong to the viewer.
+
+        Parameters
+        ----------
+        result, canvas, colors, visible, **about
+            Of `show`.
+        done : callable, optional
+            Called when all are there.
+        """
+        self._look_like(canvas, colors, visible)
+        if self._turns is None:
+            window = getattr(self.viewer, "window", None)
+            self._turns = Turns(getattr(window, "_qt_window", None))
+        self._turns.start(self._drawn(result, **about), done)
+
+    @property
+    def drawing(self) -> bool:
+        """True while layers of a result are still to come."""
+        return self._turns is not None and isalive(self._turns) and self._turns.going
+
+    def _look_like(self, canvas: Canvas, colors: Sequence[str], visible: Sequence[bool]) -> None:
+        """What a person changes from here on is changed in these."""
         self.canvas = canvas
-        active = viewer.layers.selection.active
+        self._colors, self._visible = list(colors), [bool(on) for on in visible]
+
+    def _drawn(
+        self, result: UnmixingResult, *, title: str, simulated: bool = False, below: Any = None
+    ) -> Iterator[None]:
+        """Draws a layer, gives way, draws the next; the last part puts on what is to be seen."""
+        viewer = self.viewer
+        canvas = self.canvas
+        if viewer is None or canvas is None:
+            return
+        active = live_layer(viewer, viewer.layers.selection.active) if viewer.layers.selection.active else None
+        # True still where the first result's layers were overtaken by another result before they were all there
+        self._first = self._first or not any(live_layer(viewer, layer) is not None for layer in self.maps)
+        common = {"simulated": simulated, "title": title, "method": result.method}
+        limits = _common_limits(result.maps)
+        limit = float(np.nanpercentile(result.residual_map, 99.5)) if result.residual_map.size else 1.0
         while len(self.maps) > result.components:
             layer = live_layer(viewer, self.maps.pop())
             if layer is not None:
+                yield
                 viewer.layers.remove(layer)
-        first = not any(live_layer(viewer, layer) is not None for layer in self.maps)
-        common = {"simulated": simulated, "title": title, "method": result.method}
-        limits = _common_limits(result.maps)
         for number in range(result.components):
-            values = result.maps[number]
-            about = common | {"kind": "unmixing_map", "component": number}
-            frame = canvas.image(values, result.names[number], {"simulated": simulated})
-            layer = self.maps[number] if number < len(self.maps) else None
+            yield
+            layer = live_layer(viewer, self.maps[number]) if number < len(self.maps) else None
+            new = {"visible": False} if layer is None else {}
             layer = show_image(
                 viewer,
-                frame,
+                canvas.image(result.maps[number], result.names[number], {"simulated": simulated}),
                 layer,
-                metadata=about,
-                colormap=component_colormap(colors[number]),
+                metadata=common | {"kind": "unmixing_map", "component": number},
+                colormap=component_colormap(self._colors[number]),
                 blending="additive",
                 contrast_limits=limits[number],
+                **new,
             )
-            layer.colormap = component_colormap(colors[number])
-            layer.visible = bool(visible[number])
             if number < len(self.maps):
                 self.maps[number] = layer
             else:
                 self.maps.append(layer)
-        limit = float(np.nanpercentile(result.residual_map, 99.5)) if result.residual_map.size else 1.0
-        new = live_layer(viewer, self.residual) is None
+        yield
+        new = {"visible": False} if live_layer(viewer, self.residual) is None else {}
         self.residual = show_image(
             viewer,
             canvas.image(result.residual_map, "residual (χ² per channel)", {"simulated": simulated}),
@@ -203,16 +170,23 @@ class UnmixingLayers:
             colormap="magma",
             blending="additive",
             contrast_limits=(0.0, max(2.0, limit)),
+            **new,
         )
-        if new:
-            self.residual.visible = False
-        self._show_classes(result.extra.get("labels"), common)
-        if first:
+        if result.extra.get("labels") is not None or self.classes is not None:
+            yield
+            self._show_classes(result.extra.get("labels"), common)
+        yield
+        for number, layer in enumerate(self.maps):
+            if live_layer(viewer, layer) is not None:
+                self.set_color(number, self._colors[number])
+                layer.visible = self._visible[number]
+        if self._first:
             for paint in [one for one in viewer.layers if one.metadata.get(METADATA_KEY, {}).get("kind") == PAINT]:
                 viewer.layers.move(viewer.layers.index(paint), len(viewer.layers))  # maps added up would hide it
-        if first and live_layer(viewer, below) is not None and below.visible:
+        if self._first and live_layer(viewer, below) is not None and below.visible:
             below.visible = False
             self._hidden.append(below)
+        self._first = False
         viewer.layers.selection.active = active if active is not None and active in viewer.layers else self.maps[0]
 
     def _show_classes(self, labels: np.ndarray | None, about: dict[str, Any]) -> None:
@@ -245,14 +219,18 @@ class UnmixingLayers:
 
     def set_visible(self, number: int, on: bool) -> None:
         """Show or hide one component's map."""
+        if number < len(self._visible):
+            self._visible[number] = on
         layer = live_layer(self.viewer, self.maps[number]) if number < len(self.maps) else None
         if layer is not None:
             layer.visible = on
 
     def set_color(self, number: int, color: str) -> None:
         """Give one component's map another colour."""
+        if number < len(self._colors):
+            self._colors[number] = color
         layer = live_layer(self.viewer, self.maps[number]) if number < len(self.maps) else None
-        if layer is not None:
+        if layer is not None and not np.array_equal(layer.colormap.colors, component_colormap(color).colors):
             layer.colormap = component_colormap(color)
 
     def show_window(self, values: np.ndarray, name: str, *, simulated: bool, color: str = "#FFFFFF") -> None:
@@ -352,6 +330,8 @@ class UnmixingLayers:
 
     def remove(self) -> None:
         """Take everything away and show again what was hidden for it."""
+        if self._turns is not None and isalive(self._turns):
+            self._turns.stop()
         viewer = self.viewer
         if viewer is None:
             return

@@ -167,5 +167,5 @@ class LiveActions:
             return
         fresh = self.bench.result is None
         self.bench.follow(result, unmixed)
-        self._show_result(below=self._overview_layer(unmixed.spectra), fresh=fresh)
+        self._show_result(below=self._overview_layer(unmixed.spectra), fresh=fresh, grown=True)
         self._say(f"{self.bench.result.components} components in {result.shape[1]} spectra.")

@@ -13,7 +13,7 @@ from .unmixing_lines import Line
 
 if TYPE_CHECKING:
     from ..unmixing import UnmixingResult
-    from .unmixing_layers import Canvas
+    from .unmixing_canvas import Canvas
 
 FORMATS = (".pdf", ".svg", ".png")
 LABEL_ROWS = 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from qtpy.compat import isalive
 from qtpy.QtCore import QPoint, QTimer
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QMenu
@@ -58,8 +59,8 @@ class ResultView:
 
     # ---------------------------------------------------------------------------------------------------- showing
 
-    def _show_result(self, *, below: Any = None, fresh: bool = False) -> None:
-        """Everything that depends on the result."""
+    def _show_result(self, *, below: Any = None, fresh: bool = False, grown: bool = False) -> None:
+        """Everything that depends on the result; the layers of a `fresh` one, or of a run that has `grown`, follow by turns."""
         shown, page = self.bench.shown, self.components
         some = shown is not None
         for one in (page.merge, page.drop, page.save, page.picture, page.copy, page.log, self.compare.run):
@@ -82,15 +83,13 @@ class ResultView:
         beside = unmixed.notes or notes(result)
         self.unmixing.warnings.setText("\n".join(f"⚠ {note}" for note in beside))
         self.unmixing.warnings.setVisible(bool(beside))
-        self.bench.layers.show(
-            result,
-            unmixed.canvas(result),
-            shown.colors,
-            shown.visible,
-            title=unmixed.spectra.title,
-            simulated=unmixed.simulated,
-            below=below,
-        )
+        layers = self.bench.layers
+        drawn = (result, unmixed.canvas(result), shown.colors, shown.visible)
+        about = {"title": unmixed.spectra.title, "simulated": unmixed.simulated, "below": below}
+        if fresh or grown or layers.drawing:
+            layers.show_by_turns(*drawn, done=self._layers_shown, **about)
+        else:
+            layers.show(*drawn, **about)
         kind = spectrum_kind(result)
         if kind != self._kind:  # beside the strongest X-ray line the others cannot be seen otherwise
             self._kind = kind
@@ -110,7 +109,12 @@ class ResultView:
             self._show_pixel(int(brightest[0]), int(brightest[1]))
         elif self._pixel is not None:
             self._show_pixel(*self._pixel)
-        if self.pixel.window.isChecked():
+        if not layers.drawing:
+            self._layers_shown()
+
+    def _layers_shown(self) -> None:
+        """What lies over the maps comes after them."""
+        if isalive(self) and self.pixel.window.isChecked():
             self._draw_window()
 
     def _title_of(self, method: str) -> str:
@@ -352,7 +356,7 @@ class ResultView:
             self.pixel.edges.setText("")
 
     def _draw_window(self, _text: str = "") -> None:
-        if self.bench.result is None or not self.pixel.window.isChecked():
+        if self.bench.result is None or not self.pixel.window.isChecked() or self.bench.layers.drawing:
             return
         low, high = self._window
         of = self.pixel.of.currentText()
