@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
+from .progress_bar import ProgressBar
 from .setting_editors import NumberBox
 
 _CALM, _NEAR, _SPENT = "#56B4E9", "#E69F00", "#D55E00"
@@ -28,7 +29,7 @@ class DoseMeter(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.bar = QProgressBar()
+        self.bar = ProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setFormat("no instrument")
         self.bar.setToolTip(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from .progress_bar import ProgressBar
 
 _SENTENCES = {
     "idle": "Nothing is running.",
@@ -47,7 +49,7 @@ class JobBar(QWidget):
     def __init__(self, parent: QWidget | None = None, *, session: Any = None) -> None:
         super().__init__(parent)
         self._state = "idle"
-        self.progress = QProgressBar()
+        self.progress = ProgressBar()
         self.progress.setTextVisible(True)
         self.progress.setFormat("")
         self.pause_button = QPushButton("Pause")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from qtpy.compat import isalive
 
 from ..acquisition.maps import MapWindow, window_sums
 from ..schema import Field2D, Frame, image_frame
 from .energy_windows import EnergyWindow, EnergyWindows
 from .layers import live_layer, show_image, unwrapped
+from .turns import Turns
 
 LONGEST_SIDE_PX = 160
 BATCH = 500
@@ -77,6 +80,7 @@ class LiveMaps:
         self.windows = windows
         self.layers: dict[str, Any] = {}
         self._drawn: dict[str, tuple[EnergyWindow, int, int, bool]] = {}
+        self._turns: Turns | None = None
         self._field: Field2D | None = None
         self._spacing_nm = 1.0
         self._simulated = False
@@ -149,12 +153,33 @@ class LiveMaps:
         return drew
 
     def prepare(self) -> None:
-        """Build the layers of windows that have none yet, empty, so that the first spectrum need not wait for it."""
-        if self._viewer is None or self._grid is None:
+        """Build the layers of windows that have none yet, so that the first spectrum need not wait for it.
+
+        One in each turn of the event loop: napari takes some tenths of a second for each. Without a window, at once.
+        """
+        if (
+            self._viewer is None
+            or not self.lacking
+            or (self._turns is not None and isalive(self._turns) and self._turns.going)
+        ):
             return
-        for window in self.windows:
-            if window.name not in self.layers:
-                self._draw(window)
+        main = getattr(getattr(self._viewer, "window", None), "_qt_window", None)
+        if main is None:
+            for _ in self._built():
+                pass
+            return
+        self._turns = Turns(main)
+        self._turns.start(self._built(), self._turns.deleteLater)
+
+    @property
+    def lacking(self) -> bool:
+        """True where a window has no layer yet."""
+        return self._grid is not None and any(window.name not in self.layers for window in self.windows)
+
+    def _built(self) -> Iterator[None]:
+        while self._viewer is not None and self.lacking:
+            self._draw(next(window for window in self.windows if window.name not in self.layers))
+            yield
 
     def _draw(self, window: EnergyWindow) -> None:
         layer = self.layers.get(window.name)

@@ -196,8 +196,10 @@ class LiveView(QObject):
 
     def _draw_maps(self) -> None:
         """Maps are added to what lies below: the overview makes room for them once, and stays as the person then sets it."""
-        first = not self.maps.layers
-        if self.maps.draw() and first and self.maps.layers and not self._dimmed:
+        if len(self.maps) and self.maps.lacking:
+            self.maps.prepare()
+            return
+        if self.maps.draw() and self.maps.layers and not self._dimmed:
             self._dimmed = True
             for layer in self._images.values():
                 if live_layer(self.viewer, layer) is not None and layer.opacity == 1.0:

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QListWidget,
-    QProgressBar,
     QPushButton,
     QSplitter,
     QTabWidget,
@@ -27,6 +26,7 @@ from ..single_pixel.compare import Raster, expected_raster_error, ideal_raster
 from ..single_pixel.settings import SinglePixelSettings, parse
 from .angle_plane import AnglePlaneDock
 from .base import JobBar, SessionWidget, remember, remembered
+from .progress_bar import ProgressBar
 from .settings_form import SettingsForm
 from .single_pixel_compare import ComparePage
 from .single_pixel_layers import PictureLayers
@@ -107,7 +107,7 @@ class SinglePixelDock(SessionWidget):
         self.quality = QLabel()
         self.quality.setObjectName("quality")
         self.quality.setWordWrap(True)
-        self.fit = QProgressBar()
+        self.fit = ProgressBar()
         self.fit.setRange(0, 100)
         self.fit.hide()
         self.calibrate_button = QPushButton("Calibrate")

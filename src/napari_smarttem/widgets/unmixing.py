@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QSizePolicy,
     QStackedWidget,
@@ -23,6 +22,7 @@ from .base import SessionWidget, remember, remembered
 from .instrument import scrolled
 from .launch import dock_of
 from .layers import METADATA_KEY
+from .progress_bar import ProgressBar
 from .unmixing_bench import Bench, Unmixed, bench_for
 from .unmixing_choose import NOTHING, InputActions
 from .unmixing_compare import CompareActions, ComparePage
@@ -186,7 +186,7 @@ class UnmixingDock(
             self.tabs.append(tab)
             tabs.addWidget(tab)
         self.tabs[PREPARE].setChecked(True)
-        self.progress = QProgressBar()
+        self.progress = ProgressBar()
         self.progress.setRange(0, 100)
         self.stop = QPushButton("Cancel")
         self.stop.setToolTip("Stop the work; what was shown before stays")
