@@ -182,7 +182,7 @@ def test_a_file_cut_short_is_refused_in_a_sentence(truth, tmp_path) -> None:
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
     with pytest.raises(BadInput, match="ends early"):
-        passes.sums(spectrum_image(mapped), np.ones((512, 7), np.float32), True, lambda fraction: None)
+        passes.sums(spectrum_image(mapped), np.ones((512, 7), np.float32), True, 0.0, lambda fraction: None)
 
 
 def test_a_part_of_a_memory_map_is_read_from_its_place(truth, tmp_path) -> None:

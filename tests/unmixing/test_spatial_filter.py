@@ -54,9 +54,9 @@ def test_structure_as_fine_as_the_pixels_stays() -> None:
 
 
 def test_values_that_are_no_counts_and_few_pixels_are_taken_too(truth) -> None:
-    noisy = truth.data - 1.0  # negative values: even noise
+    noisy = truth.data - 1.0  # negative values: no counts, whose noise is known all the same
     result = unmix(noisy, components=3, smooth_maps=True)
-    assert result.provenance["noise"] == "uniform"
+    assert result.provenance["noise"] == "counting and read-out"
     assert result.provenance["smooth_maps"]["used"] is True
     few = unmix(truth.data[:4, :5], components=2, smooth_maps=True)
     assert few.provenance["smooth_maps"] == {"used": False, "held_out_error": 1.0}

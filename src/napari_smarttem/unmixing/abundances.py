@@ -45,11 +45,20 @@ def noise_matrices(subspace: Subspace, corners: np.ndarray) -> np.ndarray:
     k, r = corners.shape
     if not subspace.poisson:
         return np.repeat(np.eye(r)[None] * subspace.noise, k, axis=0)
-    scaled = np.maximum(corners @ subspace.vectors[:, :r].T, 0.0)  # endmember / sqrt(h)
+    scaled = corners @ subspace.vectors[:, :r].T  # endmember / sqrt(h)
+    if not subspace.signed:
+        scaled = np.maximum(scaled, 0.0)
     h = subspace.channel_scale
     weight = scaled / np.where(h > 0, h, np.inf)  # endmember / h: variance of the scaled channel
     vectors = subspace.vectors[:, :r]
     return np.stack([(vectors * row[:, None]).T @ vectors for row in weight])
+
+
+def read_out_matrix(subspace: Subspace, r: int) -> np.ndarray:
+    """Covariance of the first `r` scores by what is there without signal, of a pixel of ``pixel_scale`` one, ``(r, r)``."""
+    h, vectors = subspace.channel_scale, subspace.vectors[:, :r]
+    weight = subspace.offset / np.where(h > 0, h, np.inf) ** 2
+    return np.asarray((vectors * weight[:, None]).T @ vectors)
 
 
 def errors(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.ndarray:
@@ -66,6 +75,9 @@ def errors(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.n
     root_g = subspace.pixel_scale
     # scores = X / sqrt(g) / sqrt(h): a pixel of many counts has its noise divided by its own sqrt(g)
     variance = (amounts @ per_unit) / np.where(root_g > 0, root_g, np.inf)[:, None] * gain(subspace)
+    if subspace.offset > 0:
+        apart = np.einsum("rk,rs,sk->k", inverse, read_out_matrix(subspace, corners.shape[1]), inverse)
+        variance = variance + apart / np.where(root_g > 0, root_g**2, np.inf)[:, None] * gain(subspace)
     floor = per_unit.mean(axis=0) * 1e-6
     return np.asarray(np.sqrt(np.maximum(variance, floor)))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import facets, lines, vertices, volume
-from .abundances import gain, noise_matrices, nonnegative
+from .abundances import gain, noise_matrices, nonnegative, read_out_matrix
 from .methods_base import Found
 from .subspace import Subspace
 
@@ -120,13 +120,20 @@ def _geometric(subspace: Subspace, scores: np.ndarray, found: Candidate) -> Foun
 def linear_noise(subspace: Subspace, corners: np.ndarray) -> np.ndarray | None:
     """Covariance of scores as a linear function of the scores, ``(r, r, r)``.
 
-    A pixel ``t = p corners`` has covariance ``sum_c p_c M_c``: linear in p, and p is linear in t. None where it is even.
+    A pixel ``t = p corners`` has covariance ``sum_c p_c M_c``: linear in p, and p is linear in t. None where it is even. Read-out
+    noise, the same for all pixels, goes with the weights of p of which the sum is most nearly one for all of them.
     """
     if not subspace.poisson:
         return None
     root_g = subspace.pixel_scale[subspace.pixel_scale > 0]
-    matrices = noise_matrices(subspace, corners) * gain(subspace) / float(np.median(root_g))
-    return np.asarray(np.einsum("qc,cab->abq", np.linalg.inv(corners), matrices))
+    typical, inverse = float(np.median(root_g)), np.linalg.inv(corners)
+    matrices = noise_matrices(subspace, corners) / typical
+    if subspace.offset > 0:
+        amounts = subspace.scores[:, : len(corners)] @ inverse
+        whole = np.linalg.lstsq(amounts, np.ones(len(amounts)), rcond=None)[0]
+        matrices = matrices + whole[:, None, None] * read_out_matrix(subspace, len(corners)) / typical**2
+    matrices = matrices * gain(subspace)
+    return np.asarray(np.einsum("qc,cab->abq", inverse, matrices))
 
 
 def _judged(subspace: Subspace, scores: np.ndarray, found: facets.Facets) -> Candidate:
@@ -146,7 +153,7 @@ def _against(subspace: Subspace, scores: np.ndarray, corners: np.ndarray) -> tup
     profile *= np.where((profile @ subspace.channel_scale) < 0, -1.0, 1.0)[:, None]
     width = np.sqrt((corners**2 / np.maximum(subspace.values[:k] ** 2, 1e-30)).sum(axis=1) * subspace.noise)
     below = np.minimum(profile / width[:, None] + 1.0, 0.0)
-    return outside, float((below**2).mean()) if subspace.poisson else 0.0
+    return outside, float((below**2).mean()) if not subspace.signed else 0.0
 
 
 def _mixed_part(subspace: Subspace, inner: np.ndarray, outer: np.ndarray) -> float:

@@ -110,7 +110,7 @@ class _Pixels:
 
 def _halves(counts: np.ndarray, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
     """Counts given to one of two halves by the toss of a coin, three times; doubled."""
-    whole = np.rint(counts).astype(np.int64)
+    whole = np.maximum(np.rint(counts), 0).astype(np.int64)
     tossed = [rng.binomial(whole, 0.5) for _ in range(3)]
     return [
         (np.float32(2) * one.astype(np.float32), np.float32(2) * (whole - one).astype(np.float32)) for one in tossed

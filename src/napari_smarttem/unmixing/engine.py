@@ -177,8 +177,9 @@ def unmix(
         "method": method,
         "used": found.used or method,
         "components": components,
-        "noise": "poisson" if subspace.poisson else "uniform",
+        "noise": ("counting and read-out" if subspace.offset > 0 else "poisson") if subspace.poisson else "uniform",
         "noise_variance": round(subspace.noise, 6),
+        "read_out_noise": round(subspace.read_out, 6),
         "seed": seed,
         "options": {key: value for key, value in options.items() if isinstance(value, (str, int, float, bool))},
         "passes": passes,
@@ -334,8 +335,9 @@ def _expected(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> n
     h, root_g = subspace.channel_scale, subspace.pixel_scale
     inverse = np.where(h > 0, 1.0 / np.where(h > 0, h, 1.0), 0.0)
     per_unit = (corners @ subspace.vectors[:, : corners.shape[1]].T) @ inverse
-    mean = np.maximum(amounts @ per_unit, 0.0) / np.where(root_g > 0, root_g, np.inf)
-    return np.asarray(mean * abundances.gain(subspace))
+    mean = (amounts @ per_unit) / np.where(root_g > 0, root_g, np.inf)
+    read_out = subspace.offset * float((inverse**2).sum()) / np.where(root_g > 0, root_g, np.inf) ** 2
+    return np.asarray(np.maximum(mean + read_out, 0.0) * abundances.gain(subspace))
 
 
 def _spectra_errors(subspace: Subspace, corners: np.ndarray, amounts: np.ndarray) -> np.ndarray:
@@ -350,5 +352,4 @@ def _residual_spectrum(subspace: Subspace, endmembers: np.ndarray, weights: np.n
     """Mean of the data minus the model; the data's mean is in the column scale."""
     if not subspace.poisson:
         return np.zeros(endmembers.shape[1])
-    mean = subspace.channel_scale**2 * np.sqrt(subspace.total) / len(weights)
-    return np.asarray(mean - weights.mean(axis=0) @ endmembers)
+    return np.asarray(subspace.mean - weights.mean(axis=0) @ endmembers)

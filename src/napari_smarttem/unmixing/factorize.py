@@ -40,6 +40,14 @@ def find_ica(problem: Problem) -> Found:
     return Found(corners, "The changes of the spectra from channel to channel are statistically independent.")
 
 
+def _mean(problem: Problem) -> np.ndarray:
+    if problem.subspace.poisson:
+        return problem.subspace.mean
+    return np.asarray(
+        sum(block.sum(axis=0, dtype=np.float64) for *_, block in problem.image.blocks()) / problem.image.pixels
+    )
+
+
 def find_reference(problem: Problem) -> Found:
     """Amounts of known spectra: ``library`` ``(k, channels)`` on the same energies with optional ``names``, or ``symbols``.
 
@@ -55,8 +63,7 @@ def find_reference(problem: Problem) -> Found:
     if library is None and problem.options.get("symbols"):
         from .known_elements import library_of
 
-        mean = problem.subspace.channel_scale**2 * np.sqrt(problem.subspace.total) / image.pixels
-        names, library = library_of(mean, image.energy_ev, problem.options["symbols"], signal=image.signal)
+        names, library = library_of(_mean(problem), image.energy_ev, problem.options["symbols"], signal=image.signal)
     if library is None:
         raise BadInput(
             "Fitting needs a library of known spectra, one a row, on the same energy axis, or symbols of elements."

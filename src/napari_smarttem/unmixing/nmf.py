@@ -77,8 +77,11 @@ def _settings(problem: Problem) -> Settings:
     options = Settings(**given)
     if options.divergence not in ("squares", "kl"):
         raise BadInput(f"The divergence is 'squares' or 'kl', not {options.divergence!r}.")
-    if options.divergence == "kl" and not problem.subspace.poisson:
-        raise BadInput("The Kullback-Leibler divergence is for counts, and these data have negative values.")
+    if options.divergence == "kl" and (not problem.subspace.poisson or problem.subspace.offset > 0):
+        raise BadInput(
+            "The Kullback-Leibler divergence is for counts, and the noise of these data is not that of counting:"
+            " choose divergence='squares'."
+        )
     if options.turns < 1 or not options.tolerance > 0:
         raise BadInput("turns is a whole number from 1 on and tolerance is above 0.")
     return options
@@ -172,8 +175,8 @@ def _likeliest(problem: Problem, amounts: np.ndarray, corners: np.ndarray, optio
     for turn in range(turns):
         numerator, total = np.zeros_like(spectra), 0.0
         sums = np.maximum(spectra.sum(axis=1), 1e-300)
-        for first, last, block in image.blocks():
-            here = maps[first:last]
+        for first, last, read in image.blocks():
+            here, block = maps[first:last], np.maximum(read, 0.0)
             model = here @ spectra
             ratio = block / np.maximum(model, 1e-12)
             total += _deviance(block, model, ratio)

@@ -55,14 +55,19 @@ class Projection:
     norms: np.ndarray
 
 
-def sums(image: SpectrumImage, sketch: np.ndarray, poisson: bool, report: Report, *, client: Any = None) -> Sums:
-    """Read everything once: sums over rows and columns, and the products with a sketch ``(channels, width)``."""
+def sums(
+    image: SpectrumImage, sketch: np.ndarray, poisson: bool, offset: float, report: Report, *, client: Any = None
+) -> Sums:
+    """Read everything once: sums over rows and columns, and the products with a sketch ``(channels, width)``.
+
+    `offset` is added to row sums where they stand for the noise of a row.
+    """
     n, (m, width) = image.pixels, sketch.shape
     rows, columns = np.empty(n), np.zeros(m)
     products = np.zeros((width, m))
     lowest = np.inf
     if client is not None and not image.in_memory:
-        for first, last, part in _spread(client, image, sums, lambda a, b: (sketch, poisson), report):
+        for first, last, part in _spread(client, image, sums, lambda a, b: (sketch, poisson, offset), report):
             rows[first:last] = part.rows
             columns += part.columns
             products += part.products.T
@@ -76,7 +81,8 @@ def sums(image: SpectrumImage, sketch: np.ndarray, poisson: bool, report: Report
         total = part[:, -1].copy()
         rows[start:stop] = total
         if poisson:
-            part /= np.where(total > 0, total, np.inf)[:, None]
+            noise = total + np.float32(offset)
+            part /= np.where(noise > 0, noise, np.inf)[:, None]
         part[:, -1] = 1.0
         summed += part.T @ block
         since += stop - start

@@ -105,7 +105,7 @@ def held_out(image: SpectrumImage, largest: int, *, seed: int = 0) -> np.ndarray
     most = max(MOST_VALUES // image.channels, 4 * largest)
     if len(flat) > most:
         flat = flat[np.sort(rng.choice(len(flat), most, replace=False))]
-    counts = np.rint(np.asarray(flat)).astype(np.int32)
+    counts = np.maximum(np.rint(np.asarray(flat)), 0).astype(np.int32)
     where = np.nonzero(counts)
     test = np.zeros(counts.shape, dtype=np.float32)
     test[where] = rng.binomial(counts[where], HELD_OUT)
@@ -131,11 +131,20 @@ def warnings(subspace: Subspace, scree: Scree) -> tuple[str, ...]:
             f"Neighbouring channels share their noise (correlation {correlation:.2f}), as after a scintillator or"
             " resampling: error bars are too small and chi² misleads."
         )
-    if subspace.poisson and subspace.noise > 1.5:
+    if subspace.poisson and subspace.offset > 0:
+        found.append(
+            f"The noise is not that of counting: its variance is {subspace.noise:.3g} times the mean (the gain, in counts per"
+            f" electron) and {subspace.read_out:.2g} squared without any signal (read-out, or a constant that was subtracted)."
+            " Scaling and error bars follow that."
+        )
+    elif subspace.poisson and subspace.noise > 1.5:
         found.append(
             f"The noise is {np.sqrt(subspace.noise):.2g} times that of counting: the values are not counts (a gain, or"
             " read-out noise); error bars were scaled accordingly."
         )
     if not subspace.poisson:
-        found.append("There are negative values, so these are not counts: the same noise was assumed everywhere.")
+        found.append(
+            "There are negative values, or noise that does not grow with the mean, so these are not counts: the same noise was"
+            " assumed everywhere."
+        )
     return tuple(found)

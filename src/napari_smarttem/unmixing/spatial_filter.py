@@ -151,7 +151,7 @@ def _quarters(
         return out
     for first, last, block in image.blocks():
         report(first / image.pixels)
-        left = np.rint(block).astype(np.int64)
+        left = np.maximum(np.rint(block), 0).astype(np.int64)
         for number, part in enumerate((4, 3, 2)):
             taken = rng.binomial(left, 1.0 / part)
             out[number, first:last] = taken @ weight

@@ -9,18 +9,21 @@ spectra is in the cache it is multiplied from both sides, so that one reading gi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..schema import BadInput, Cancelled
+from . import noise as noise_law
 from . import passes
 from .spectra import SpectrumImage
 
 OVERSAMPLE = 3
 LANES = 8
 """Columns are filled up to a multiple of this: a product with 21 takes longer than one with 24."""
+DOUBTED = 1.15
+"""Whole numbers whose noise is by this factor more than that of counting are taken for something else than counts."""
 SMALLEST_COUNTS = 10.0
 """A channel (pixel) is never taken to hold fewer counts than this in all when its noise is judged."""
 
@@ -43,15 +46,19 @@ class Subspace:
     norms : ndarray
         ``(pixels,)`` squared norm of each scaled spectrum.
     noise : float
-        Variance of the scaled noise, one for pure counting noise.
+        Variance of the scaled noise, one for pure counting noise: the gain in counts per electron.
     poisson : bool
-        False where the data cannot be counts (negative values) and the noise was taken as the same everywhere.
+        False where the noise was taken as the same everywhere.
     passes : int
         How often the data were read.
     total : float
-        Sum of all counts.
+        Sum of all counts, the offset in each value included.
     counts : bool
-        True where the values looked at are whole numbers.
+        True where the values looked at are whole numbers with the noise of counting.
+    offset : float
+        What is added to every mean where noise is meant, in units of the data: the variance of the read-out over the gain.
+    signed : bool
+        True where the mean spectrum is below zero somewhere, by more than the noise: something was subtracted.
     """
 
     scores: np.ndarray
@@ -65,6 +72,19 @@ class Subspace:
     passes: int
     total: float
     counts: bool = True
+    offset: float = 0.0
+    signed: bool = False
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean spectrum of all pixels ``(channels,)``, in units of the data; only where `poisson`."""
+        h = self.channel_scale**2
+        return np.asarray(np.where(h > 0, h * np.sqrt(self.total) / len(self.pixel_scale) - self.offset, 0.0))
+
+    @property
+    def read_out(self) -> float:
+        """Standard deviation of a value without signal, in units of the data; zero for counts."""
+        return float(np.sqrt(self.noise * self.offset)) if self.poisson else 0.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,7 +119,8 @@ def decompose(
     seed : int
         Of the random sketch.
     poisson : bool, optional
-        True: counts. False: the same noise everywhere. None: counts unless there are negative values.
+        True: counts. False: the same noise everywhere. None: counts where the values are whole numbers, none is negative, and
+        their noise is that of counting; else what `noise.estimate` finds.
     iterations : int
         Readings of the data after the first one, at least one; each is a power iteration.
     start : Subspace, optional
@@ -119,9 +140,16 @@ def decompose(
     rng = np.random.default_rng(seed)
     n, m = image.pixels, image.channels
     width = min(-(-(rank + OVERSAMPLE + 1) // LANES) * LANES - 1, n, m)
+    asked = poisson is True and start is None
     sample = image.sample(256)
-    if poisson is None and sample.min() < 0:
-        poisson = False
+    finite = bool(np.isfinite(sample).all())
+    whole = finite and bool((sample == np.rint(sample)).all())
+    if start is not None:
+        offset, poisson = start.offset, start.poisson
+    elif poisson is None and finite and (not whole or sample.min() < 0):
+        offset, poisson = _offset(sample)
+    else:
+        offset = 0.0
     guess = _guess(sample)
     sketch = rng.standard_normal((m, width), dtype=np.float32)
     sketch /= np.sqrt(guess)[:, None].astype(np.float32)
@@ -143,7 +171,7 @@ def decompose(
     def told(turn: int, word: str) -> Callable[[float], None]:
         return lambda fraction: report((turn + fraction) / total_passes, word)
 
-    first = passes.sums(image, sketch, poisson is not False, told(0, "sums"), client=client)
+    first = passes.sums(image, sketch, poisson is not False, offset * m, told(0, "sums"), client=client)
     row_sums, column_sums = first.rows, first.columns
     if not np.isfinite(column_sums).all():
         bad = int(np.count_nonzero(~np.isfinite(row_sums)))
@@ -152,17 +180,23 @@ def decompose(
         )
     if not np.any(column_sums != 0) and first.lowest == 0:
         raise BadInput("Every channel of every spectrum is zero: there is nothing to unmix.")
+    free = poisson is None
     if poisson is None:
-        poisson = first.lowest >= 0
+        poisson = True
+        if first.lowest < 0:  # not in the sample, so there are few of them
+            offset, poisson = _offset(sample)
         if not poisson:  # the first pass took them for counts
-            first = passes.sums(image, sketch, False, told(0, "sums"), client=client)
-    elif poisson and first.lowest < 0:
+            first = passes.sums(image, sketch, False, 0.0, told(0, "sums"), client=client)
+    elif asked and first.lowest < 0:
         raise BadInput(
             f"Counts cannot be negative and the lowest value is {first.lowest:.4g}; unmix with noise='uniform'."
         )
     if poisson:
-        total = float(column_sums.sum())
-        g, h = row_sums / np.sqrt(total), column_sums / np.sqrt(total)
+        rows, columns = (
+            np.where(sums != 0, sums + offset * others, 0.0) for sums, others in ((row_sums, m), (column_sums, n))
+        )
+        total = float(columns.sum())
+        g, h = rows / np.sqrt(total), columns / np.sqrt(total)
         floor = SMALLEST_COUNTS / np.sqrt(total)
         g, h = np.where(g > 0, np.maximum(g, floor), 0.0), np.where(h > 0, np.maximum(h, floor), 0.0)
     else:
@@ -193,7 +227,7 @@ def decompose(
     keep = min(rank, width)
     vectors = (products * right[:, None]) @ rotation / np.maximum(values**2, 1e-30)
     noise = _noise_level(norms, values, g, h)
-    return Subspace(
+    subspace = Subspace(
         np.ascontiguousarray(scores[:, :keep]),
         np.ascontiguousarray(vectors[:, :keep]),
         values[:keep],
@@ -204,8 +238,31 @@ def decompose(
         poisson,
         total_passes,
         total,
-        poisson and bool((sample == np.rint(sample)).all()),
+        poisson and whole and offset == 0.0 and noise < DOUBTED,
+        offset,
+        bool((column_sums < -5.0 * np.sqrt(noise * h * float(g.sum()))).any()),
     )
+    if free and whole and poisson and offset == 0.0 and noise > DOUBTED:
+        offset, poisson = _offset(sample)
+        if offset > 0.0 or not poisson:  # whole numbers, but no counts: once more from here with the right noise
+            better = decompose(
+                image,
+                rank,
+                seed=seed,
+                iterations=iterations,
+                start=replace(subspace, offset=offset, poisson=poisson),
+                client=client,
+                progress=progress,
+                cancel=cancel,
+            )
+            return replace(better, passes=better.passes + subspace.passes)
+    return subspace
+
+
+def _offset(sample: np.ndarray) -> tuple[float, bool]:
+    """What is added to means where noise is meant, and whether the noise grows with the mean at all."""
+    law = noise_law.estimate(sample)
+    return (0.0, False) if law is None else (law.offset, True)
 
 
 def _guess(sample: np.ndarray) -> np.ndarray:
