@@ -143,3 +143,19 @@ def test_an_edge_is_counted_without_the_power_law_below_it(qapp, viewer):
     np.testing.assert_allclose(maps.values(window), [0.0, 200.0, 400.0], atol=6.0)
     maps.subtract_background = False
     assert maps.values(window)[0] == pytest.approx(law[300:350].sum(), rel=0.02)
+
+
+def test_windows_of_other_spectra_have_no_map(qapp, viewer):
+    windows = EnergyWindows(
+        [
+            EnergyWindow("Fe Ka", 6300.0, 6500.0, signal="EDS"),
+            EnergyWindow("from an older file", 6300.0, 6500.0),
+            EnergyWindow("O K", 532.0, 560.0, signal="EELS"),
+        ]
+    )
+    maps = LiveMaps(viewer, windows)
+    maps.clear(FIELD, spacing_nm=5.0)
+    maps.add(0.0, 140.0, spectrum_frame(np.ones(1000), dispersion_ev=1.0, offset_ev=200.0, signal="EELS"))
+    maps.draw()
+    assert list(maps.layers) == ["O K"]
+    assert not maps.lacking

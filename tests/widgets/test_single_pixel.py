@@ -80,6 +80,7 @@ def test_calibrate_start_and_compare(dock, qtbot, session):
     assert run.recorded == 0  # the plate was not calibrated again
     assert len(run.signals) == 48
     assert len(run.errors) == len(run.spent) == 1  # of fewer patterns no error is told
+    qtbot.waitUntil(lambda: len(dock.layers.layers) == 3 and dock.layers._waiting() is None, timeout=WAIT)
     layer = dock.layers.layers["picture"]
     np.testing.assert_allclose(layer.data, run.picture, atol=1e-6)
     assert "SIMULATED" in layer.name

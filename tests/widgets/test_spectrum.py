@@ -311,3 +311,31 @@ def test_windows_and_axis_are_remembered(dock, shown_viewer, qtbot):
     assert base.remembered("spectrum.windows")[0]["name"] == "Fe Ka"
     assert base.remembered("spectrum.logarithmic") is True
     assert [w.name for w in windows_of(shown_viewer)] == ["Fe Ka"]
+
+
+def test_windows_of_other_spectra_stay_out_of_sight(qtbot, plot):
+    lines = Frame(
+        data=np.ones(2048), axes=(Axis(name="energy", units="eV", scale=10.0),), signal="EDS", quantity="counts"
+    )
+    losses = Frame(
+        data=np.ones(1000), axes=(Axis(name="energy_loss", units="eV", offset=200.0),), signal="EELS", quantity="counts"
+    )
+    low_losses = Frame(
+        data=np.ones(100), axes=(Axis(name="energy_loss", units="eV", offset=-20.0),), signal="EELS", quantity="counts"
+    )
+    plot.set_spectrum(lines)
+    plot.add_window("Fe Ka", 6300.0, 6500.0)
+    plot.add_window("O Ka", 500.0, 550.0)
+    assert [row.name.text() for row in plot.window_list._rows] == ["Fe Ka", "O Ka"]
+    plot.set_spectrum(losses)
+    assert plot.shown_windows() == [], "an X-ray line is no energy loss, and 6 keV is beside this spectrum"
+    assert plot.window_list._rows == []
+    assert plot._regions == {}
+    plot.add_window("O K", 532.0, 560.0)
+    assert [w.name for w in plot.shown_windows()] == ["O K"]
+    plot.set_spectrum(low_losses)
+    assert plot.shown_windows() == []
+    plot.set_spectrum(lines)
+    assert [w.name for w in plot.shown_windows()] == ["Fe Ka", "O Ka"], "nothing was forgotten"
+    assert [w.name for w in plot.windows()] == ["Fe Ka", "O Ka", "O K"]
+    assert [w["signal"] for w in plot.energy_windows.as_json()] == ["EDS", "EDS", "EELS"]

@@ -16,7 +16,7 @@ from qtpy.QtCore import Qt  # noqa: E402
 from qtpy.QtGui import QIcon  # noqa: E402
 
 from napari_smarttem.schema import JudgedTarget, Target, TargetState  # noqa: E402
-from napari_smarttem.widgets.target_table import TargetModel, TargetTable, _runs  # noqa: E402
+from napari_smarttem.widgets.target_table import REASON, TargetModel, TargetTable, _runs  # noqa: E402
 
 
 def targets(n: int, seed: int = 0) -> list[JudgedTarget]:
@@ -113,3 +113,18 @@ def test_runs_hold_each_row_once(rows):
     ordered = sorted(rows)
     told = [r for first, last in _runs(np.array(ordered, dtype=int)) for r in range(first, last + 1)]
     assert told == ordered
+
+
+def test_the_reason_ends_with_dots_at_the_edge_of_a_narrow_table(qtbot):
+    table = TargetTable(TargetModel())
+    qtbot.addWidget(table)
+    table.resize(310, 200)
+    with qtbot.waitExposed(table):
+        table.show()
+    used = sum(table.columnWidth(column) for column in range(REASON + 1))
+    assert abs(used - table.viewport().width()) <= 1
+    table.resize(1200, 200)
+    assert abs(sum(table.columnWidth(c) for c in range(7)) - table.viewport().width()) <= 1, "room is used"
+    table.setColumnWidth(REASON, 77)
+    table.resize(900, 200)
+    assert table.columnWidth(REASON) == 77, "a person's width stays"

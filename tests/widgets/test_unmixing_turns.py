@@ -63,6 +63,10 @@ def test_nothing_is_made_for_a_window_that_closes(qtbot):
     qtbot.waitUntil(lambda: bool(told))
     QApplication.sendEvent(main, QEvent(QEvent.Type.DeferredDelete))
     assert not turns.going
+    count = len(told)
+    turns.start(_counted(told))  # a word of the session that comes after the end
+    assert not turns.going
+    assert len(told) == count
 
 
 def _counted(told):

@@ -57,8 +57,7 @@ class RunPage(QWidget):
             "Energy losses only: a power law, fitted to what lies in front of each window, is subtracted from it"
         )
         self.no_windows = hint("Add an energy window to the spectrum (+ Window) to see a live map of it.")
-        windows.changed.connect(self._windows_changed)
-        self._windows = windows
+        self.plot.windows_changed.connect(self._windows_changed)
         self.note = hint()
         self.folder = QLineEdit()
         self.folder.setReadOnly(True)
@@ -95,8 +94,9 @@ class RunPage(QWidget):
         self._windows_changed()
 
     def _windows_changed(self) -> None:
-        self.no_windows.setVisible(len(self._windows) == 0)
-        self.background.setVisible(len(self._windows) > 0)
+        some = bool(self.plot.shown_windows())
+        self.no_windows.setVisible(not some)
+        self.background.setVisible(some)
 
     def values(self) -> dict[str, Any]:
         """Settings of the acquisition plan."""

@@ -261,6 +261,8 @@ class AnglePlaneDock(SessionWidget):
             return  # drawn with the first image, whose units they share
         units = self.frame.axes[0].units
         layer = live_layer(self.model, self._circle_layer)
+        if layer is None and not self._circles:
+            return  # napari takes half a second over its first shapes, and nobody has asked for a circle
         if layer is None:
             layer = self._circle_layer = self.model.add_shapes(
                 ndim=2,

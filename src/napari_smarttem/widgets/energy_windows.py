@@ -27,12 +27,15 @@ class EnergyWindow:
         Edges in eV, ``low_ev < high_ev``.
     color : str
         ``"#rrggbb"``
+    signal : str
+        Kind of spectra it was set on, such as ``"EELS"``; empty for any kind.
     """
 
     name: str
     low_ev: float
     high_ev: float
     color: str = COLORS[0]
+    signal: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -42,6 +45,10 @@ class EnergyWindow:
                 f"the energy window {self.name!r} goes from {self.low_ev:g} to {self.high_ev:g} eV; its lower edge "
                 "must lie below its upper edge."
             )
+
+    def fits(self, signal: str, low_ev: float, high_ev: float) -> bool:
+        """True where spectra of a kind, from `low_ev` to `high_ev`, hold a part of it: X-ray lines are no energy losses."""
+        return self.signal in {"", signal} and self.low_ev < high_ev and low_ev < self.high_ev
 
 
 class EnergyWindows(QObject):
@@ -74,13 +81,17 @@ class EnergyWindows(QObject):
             self._windows = windows
             self.changed.emit()
 
-    def add(self, low_ev: float, high_ev: float, name: str = "", color: str = "") -> EnergyWindow:
+    def fitting(self, signal: str, low_ev: float, high_ev: float) -> list[EnergyWindow]:
+        """Those that belong to spectra of a kind and range, in order."""
+        return [window for window in self._windows if window.fits(signal, low_ev, high_ev)]
+
+    def add(self, low_ev: float, high_ev: float, name: str = "", color: str = "", signal: str = "") -> EnergyWindow:
         """Add a window; a missing name or colour is chosen."""
         taken = {w.name for w in self._windows}
         number = next(n for n in range(1, len(taken) + 2) if f"window {n}" not in taken)
         used = {w.color for w in self._windows}
         free = next((c for c in COLORS if c not in used), COLORS[len(taken) % len(COLORS)])
-        window = EnergyWindow(name or f"window {number}", float(low_ev), float(high_ev), color or free)
+        window = EnergyWindow(name or f"window {number}", float(low_ev), float(high_ev), color or free, signal)
         self.set_all([*self._windows, window])
         return window
 

@@ -11,7 +11,7 @@ import numpy as np
 from qtpy.compat import isalive
 
 from ..acquisition.maps import MapWindow, window_sums
-from ..schema import Field2D, Frame, image_frame
+from ..schema import Axis, Field2D, Frame, image_frame
 from .energy_windows import EnergyWindow, EnergyWindows
 from .layers import live_layer, show_image, unwrapped
 from .turns import Turns
@@ -92,6 +92,7 @@ class LiveMaps:
         self._frames: list[Frame] = []
         self._places: list[tuple[float, float]] = []
         self._sums: dict[tuple[float, float, bool], np.ndarray] = {}
+        self._spectra: tuple[str, float, float] | None = None
         self._field = field
         self._grid = None if field is None else PatchGrid(field, spacing_nm)
         self._simulated = simulated
@@ -116,10 +117,21 @@ class LiveMaps:
 
     def add(self, y_nm: float, x_nm: float, spectrum: Frame) -> None:
         """Take in a spectrum, measured at a place in the coordinates of the overview."""
+        if not self._frames or self._frames[-1].axes != spectrum.axes:
+            self.expect(spectrum.signal, spectrum.axes[-1], spectrum.shape[-1])
         self._frames.append(spectrum)
         self._places.append((y_nm, x_nm))
         if self._grid is not None:
             self._grid.add(len(self._frames) - 1, y_nm, x_nm)
+
+    def expect(self, signal: str, axis: Axis, channels: int) -> None:
+        """Say of which kind and range the spectra are: windows of others get no map."""
+        low, high = sorted((axis.offset, axis.offset + axis.scale * (channels - 1)))
+        self._spectra = (signal, low, high)
+
+    def fitting(self) -> list[EnergyWindow]:
+        """Windows that have a map; all as long as nothing is known of the spectra."""
+        return list(self.windows) if self._spectra is None else self.windows.fitting(*self._spectra)
 
     def values(self, window: EnergyWindow) -> np.ndarray:
         """Counts of each spectrum inside a window, NaN where the window lies outside the spectrum; shape ``(n,)``."""
@@ -141,10 +153,10 @@ class LiveMaps:
         """Bring the layers up to date; True where anything had to be drawn. Cheap where nothing changed."""
         if self._viewer is None:
             return False
-        drew = self._drop_layers({window.name for window in self.windows})
+        drew = self._drop_layers({window.name for window in self.fitting()})
         if self._grid is None or not self._frames:
             return drew
-        for window in self.windows:
+        for window in self.fitting():
             stamp = (window, len(self._frames), self._generation, self.subtract_background)
             if self._drawn.get(window.name) != stamp:
                 self._draw(window)
@@ -174,11 +186,11 @@ class LiveMaps:
     @property
     def lacking(self) -> bool:
         """True where a window has no layer yet."""
-        return self._grid is not None and any(window.name not in self.layers for window in self.windows)
+        return self._grid is not None and any(window.name not in self.layers for window in self.fitting())
 
     def _built(self) -> Iterator[None]:
         while self._viewer is not None and self.lacking:
-            self._draw(next(window for window in self.windows if window.name not in self.layers))
+            self._draw(next(window for window in self.fitting() if window.name not in self.layers))
             yield
 
     def _draw(self, window: EnergyWindow) -> None:

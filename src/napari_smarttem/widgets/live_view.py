@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from .layers import SIMULATED_MARK, live_layer, show_image, unwrapped
 from .live_maps import LiveMaps
 from .region_layer import RegionLayer
 from .review_layer import review_layer_for
+from .run_plan import plan_of
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class LiveView(QObject):
         self._images: dict[str, Any] = {}
         self._detail: Any = None
         self._dimmed = False
+        self._takes_spectra = True
         self._relay = Relay(self)
         self._relay.listen(self.session.run_started, self._run_started)
         self._relay.listen(self.session.instrument_changed, self._instrument_changed)
@@ -114,7 +117,9 @@ class LiveView(QObject):
         elif text.text == SIMULATED_MARK:
             text.visible = False
 
-    def _run_started(self, _: Any) -> None:
+    def _run_started(self, folder: Path) -> None:
+        plan = plan_of(folder)
+        self._takes_spectra = plan is None or plan.kind not in {"single_pixel", "alignment"}
         self.spectra.clear()
         self.newest = None
         self._clear_maps()
@@ -144,10 +149,7 @@ class LiveView(QObject):
     def _review_opened(self, _: Any) -> None:
         """Have the layers of the maps built while the person looks at the proposal: each takes napari some tenths of a second."""
         guard = self.session.instrument
-        if guard is None or guard.spectrometer is None or not self.session.review.items():
-            return
-        if len(self.windows):
-            self.maps.prepare()
+        if guard is None or guard.spectrometer is None or not self.session.review.items() or not self._takes_spectra:
             return
         # asked in the background: at a real instrument every one of these is a question over a wire
         spectrometer = guard.spectrometer
@@ -159,7 +161,8 @@ class LiveView(QObject):
         )
 
     def _prepare_maps(self, spectrum: tuple[str, Axis, int]) -> None:
-        if not len(self.windows) and self.session.review.is_open:
+        if self.session.review.is_open:
+            self.maps.expect(*spectrum)
             self._suggest_windows(*spectrum)
             self.maps.prepare()
 
@@ -176,7 +179,8 @@ class LiveView(QObject):
             elif isinstance(step, Acquire) and result.frames:
                 frame = result.frames[0]
                 name = step.target_id or step.step_id
-                if not len(self.maps) and not len(self.windows):
+                if not len(self.maps):
+                    self.maps.expect(frame.signal, frame.axes[-1], frame.shape[-1])
                     self._suggest_windows(frame.signal, frame.axes[-1], frame.shape[-1])
                 if len(self.spectra) < KEPT_SPECTRA:
                     self.spectra[name] = frame
@@ -206,12 +210,17 @@ class LiveView(QObject):
                     layer.opacity = 0.5
 
     def _suggest_windows(self, signal: str, axis: Axis, channels: int) -> None:
+        """Where none of the person's windows belongs to such spectra."""
         from .suggested_windows import suggested_windows
 
+        if self.maps.fitting():
+            return
         guard = self.session.instrument
         elements = guard.info.details.get("elements", ()) if guard is not None else ()
         if isinstance(elements, (list, tuple)):
-            self.windows.set_all(suggested_windows(map(str, elements), signal, axis, channels))
+            taken = {window.name for window in self.windows}
+            new = [w for w in suggested_windows(map(str, elements), signal, axis, channels) if w.name not in taken]
+            self.windows.set_all([*self.windows, *new])
 
     def _respace(self) -> None:
         if not len(self.maps):

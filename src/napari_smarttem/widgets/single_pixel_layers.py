@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from ..schema import image_frame
 from .layers import show_image
 from .single_pixel_record import Imaging
+from .turns import Turns
 
-NAMES = {"picture": "Single-pixel picture", "uncertainty": "Single-pixel uncertainty", "dose": "Single-pixel dose"}
+NAMES = {"picture": "1-pixel picture", "uncertainty": "1-pixel sigma", "dose": "1-pixel dose"}
+"""Short: napari's list of layers has room for some twenty letters, and *SIMULATED* may follow."""
 BETWEEN_S = 0.5
 """At least, between two drawings of the canvas within a batch; without a graphics card each takes tens of milliseconds."""
 _COLORMAPS = {"picture": "gray", "uncertainty": "viridis", "dose": "magma"}
@@ -32,6 +35,8 @@ class PictureLayers:
         self._layers: dict[str, Any] = {}
         self._drawn: dict[str, np.ndarray] = {}
         self._at = 0.0
+        self._simulated = False
+        self._turns = Turns(getattr(getattr(viewer, "window", None), "_qt_window", None))
 
     @property
     def layers(self) -> dict[str, Any]:
@@ -39,23 +44,35 @@ class PictureLayers:
         return {name: layer for name, layer in self._layers.items() if layer in self._viewer.layers}
 
     def show_run(self, run: Imaging | None, *, simulated: bool) -> None:
-        """Draw what is new of a run; nothing before its first batch, when the place on the specimen is not known yet."""
+        """Draw what is new of a run, a layer in each turn of the event loop; nothing before its first batch, when the place on
+        the specimen is not known yet.
+        """
         if run is None or not run.pixel_nm:
             return
         now = time.monotonic()
         if run is self._run and run.picture is not run.settled and now - self._at < BETWEEN_S:
             return
-        self._at = now
+        self._at, self._simulated = now, simulated
         if run is not self._run:
             self._run = run
             self._layers = self.layers
             self._drawn.clear()
+        if not self._turns.going:
+            self._turns.start(self._parts())
+
+    def _parts(self) -> Iterator[None]:
+        """Draws until everything is as new as it can be: what arrives meanwhile is not left out."""
+        while self._run is not None and (name := self._waiting()) is not None:
+            self._draw(name, getattr(self._run, name), self._run, self._simulated)
+            yield
+
+    def _waiting(self) -> str | None:
         for name in NAMES:
-            data = getattr(run, name)
+            data = getattr(self._run, name)
             gone = name in self._layers and self._layers[name] not in self._viewer.layers
-            if data is None or data is self._drawn.get(name) or gone:
-                continue
-            self._draw(name, data, run, simulated)
+            if data is not None and data is not self._drawn.get(name) and not gone:
+                return name
+        return None
 
     def _draw(self, name: str, data: np.ndarray, run: Imaging, simulated: bool) -> None:
         fresh = name not in self._layers

@@ -108,20 +108,31 @@ def _plot(bottom: str, left: str, height: int = 110) -> pyqtgraph.PlotWidget:
     return plot
 
 
+def _key(*entries: tuple[str, str, str]) -> QLabel:
+    """What the curves are, in one line above the plot: (mark, colour, words) of each. Inside a low plot it would hide data."""
+    label = QLabel(
+        "&nbsp;&nbsp; ".join(f"<span style='color:{color}'>{mark}</span> {words}" for mark, color, words in entries)
+    )
+    label.setAlignment(Qt.AlignmentFlag.AlignRight)
+    small = label.font()
+    small.setPointSizeF(max(7.0, 0.85 * small.pointSizeF()))
+    label.setFont(small)
+    return label
+
+
 class SignalPlot(QWidget):
     """The bucket's last values, and what was expected of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.plot = _plot("Pattern", "Signal", 80)
-        self.plot.addLegend(offset=(-5, 5), colCount=2, labelTextSize="7pt")
-        self.expected = self.plot.plot([], [], pen=pyqtgraph.mkPen(PALE, width=1), name="expected")
-        self.measured = self.plot.plot(
-            [], [], pen=None, symbol="o", symbolSize=4, symbolBrush=BLUE, symbolPen=None, name="bucket"
-        )
+        self.expected = self.plot.plot([], [], pen=pyqtgraph.mkPen(PALE, width=1))
+        self.measured = self.plot.plot([], [], pen=None, symbol="o", symbolSize=4, symbolBrush=BLUE, symbolPen=None)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.plot)
+        column.setSpacing(0)
+        column.addWidget(_key(("●", BLUE, "bucket"), ("━", PALE, "expected")))
+        column.addWidget(self.plot, 1)
 
     def show_run(self, run: Imaging | None) -> None:
         """Show the newest values of a run."""
@@ -138,13 +149,12 @@ class ErrorPlot(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.plot = _plot("Dose, mean over the field of view (e/Å²)", "Error (%)")
-        self.plot.addLegend(offset=(-5, 5), colCount=3, labelTextSize="7pt", verSpacing=-6)
         self.run = self.plot.plot(
-            [], [], pen=pyqtgraph.mkPen(BLUE, width=2), symbol="o", symbolSize=4, symbolBrush=BLUE, name="this run"
+            [], [], pen=pyqtgraph.mkPen(BLUE, width=2), symbol="o", symbolSize=4, symbolBrush=BLUE
         )
         dashed = pyqtgraph.mkPen(ORANGE, width=2, style=Qt.PenStyle.DashLine)
-        self.raster = self.plot.plot([], [], pen=dashed, name="ideal raster")
-        self.before = self.plot.plot([], [], pen=pyqtgraph.mkPen(GREEN, width=1), name="run before")
+        self.raster = self.plot.plot([], [], pen=dashed)
+        self.before = self.plot.plot([], [], pen=pyqtgraph.mkPen(GREEN, width=1))
         self.budget = pyqtgraph.InfiniteLine(0.0, angle=90, pen=pyqtgraph.mkPen("#D55E00", width=2), label="budget")
         self.budget.hide()
         self.plot.addItem(self.budget)
@@ -154,7 +164,9 @@ class ErrorPlot(QWidget):
         )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.plot)
+        column.setSpacing(0)
+        column.addWidget(_key(("●", BLUE, "this run"), ("╍", ORANGE, "ideal raster"), ("━", GREEN, "run before")))
+        column.addWidget(self.plot, 1)
 
     def show_run(
         self, run: Imaging | None, before: Imaging | None, raster: tuple[list[float], list[float]], budget: float | None

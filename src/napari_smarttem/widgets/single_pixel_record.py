@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +13,12 @@ import numpy as np
 from psygnal import Signal as ThreadSignal
 from qtpy.QtCore import QObject, Signal
 
-from ..schema import BadInput, PlanSpec, StepResult
+from ..schema import BadInput, StepResult
 from ..single_pixel import live
 from ..single_pixel.predict import Decoder
 from .base import Relay, run_in_background, session_for
 from .layers import unwrapped
+from .run_plan import plan_of
 
 KIND = "single_pixel"
 PLATE_FILE = "plate.npz"
@@ -283,15 +283,6 @@ def _weakly(record: SinglePixelRecord) -> live.Listener:
             found._hear(what)
 
     return hear
-
-
-def plan_of(folder: Path) -> PlanSpec | None:
-    """What a run folder was begun with, from the first line of its record; None where it cannot be read."""
-    try:
-        with (folder / "run.jsonl").open(encoding="utf-8") as lines:
-            return PlanSpec.model_validate(json.loads(lines.readline())["doc"]["plan"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def raster_settings(settings: Mapping[str, Any], run: Imaging | None) -> dict[str, Any]:

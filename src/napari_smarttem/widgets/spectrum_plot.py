@@ -58,6 +58,8 @@ class SpectrumPlot(QWidget):
         self._energies = np.empty(0)
         self._counts = np.empty(0)
         self._regions: dict[str, pyqtgraph.LinearRegionItem] = {}
+        self._in_sight: set[str] = set()
+        self._known: set[str] = set()
         self.energy_windows = windows if windows is not None else EnergyWindows()
         self._build(compact)
         self.energy_windows.changed.connect(self._show_windows)
@@ -86,6 +88,7 @@ class SpectrumPlot(QWidget):
             )
         first = self._frame is None and frame is not None
         other_axis = frame is not None and self._frame is not None and frame.axes != self._frame.axes
+        other_kind = frame is not None and self._frame is not None and frame.signal != self._frame.signal
         self._frame, self._label = frame, label
         if frame is None:
             self._energies = self._counts = np.empty(0)
@@ -97,6 +100,10 @@ class SpectrumPlot(QWidget):
             self.plot.setLabel("bottom", f"{_AXIS_NAMES.get(axis.name, axis.name)} ({axis.units})")
             self.plot.setLabel("left", quantity)
         self.title.setText(label if frame is not None else HINT)
+        if first or other_axis or other_kind:
+            self._in_sight = {window.name for window in self.shown_windows()}
+            self.window_list.show_only(self._is_listed)
+            self._show_windows()
         self._draw()
         if first or other_axis:
             self.fit()
@@ -109,6 +116,20 @@ class SpectrumPlot(QWidget):
     def windows(self) -> list[EnergyWindow]:
         """The energy windows, in order."""
         return list(self.energy_windows)
+
+    def shown_windows(self) -> list[EnergyWindow]:
+        """Those that belong to the spectrum on show; all while there is none."""
+        return [window for window in self.energy_windows if self._fits(window)]
+
+    def _fits(self, window: EnergyWindow) -> bool:
+        if self._frame is None or not self._energies.size:
+            return True
+        ends = sorted((float(self._energies[0]), float(self._energies[-1])))
+        return window.fits(self._frame.signal, *ends)
+
+    def _is_listed(self, window: EnergyWindow) -> bool:
+        """A window that a person moves beside the spectrum, or makes there, stays in the list until there is another spectrum."""
+        return self._fits(window) or window.name in self._in_sight or window.name not in self._known
 
     def set_windows(self, windows: list[EnergyWindow]) -> None:
         """Replace all energy windows."""
@@ -124,7 +145,7 @@ class SpectrumPlot(QWidget):
                     left, right = float(self._energies[0]), float(self._energies[-1])
             middle, width = (left + right) / 2, (right - left) / 12
             low_ev, high_ev = middle - width / 2, middle + width / 2
-        return self.energy_windows.add(low_ev, high_ev, name)
+        return self.energy_windows.add(low_ev, high_ev, name, signal="" if self._frame is None else self._frame.signal)
 
     def fit(self) -> None:
         """Show all of the spectrum, and keep doing so while it changes."""
@@ -241,7 +262,7 @@ class SpectrumPlot(QWidget):
             counts = np.log10(np.maximum(np.nan_to_num(counts, nan=floor), floor))
         finite = bool(np.isfinite(counts).all())
         self.curve.setData(self._energies, counts, connect="all" if finite else "finite")
-        self.window_list.show_counts({w.name: self.counts_in(w) for w in self.energy_windows})
+        self.window_list.show_counts({w.name: self.counts_in(w) for w in self.shown_windows()})
         self.save_button.setEnabled(self._frame is not None)
 
     def _log_toggled(self, on: bool) -> None:
@@ -266,7 +287,10 @@ class SpectrumPlot(QWidget):
         self.readout.setText(f"{self._energies[channel]:.1f} eV: {self._counts[channel]:.5g} {self._frame.quantity}")
 
     def _show_windows(self) -> None:
-        present = {w.name: w for w in self.energy_windows}
+        present = {w.name: w for w in self.shown_windows()}
+        names = {window.name for window in self.energy_windows}
+        self._in_sight = (self._in_sight | set(present) | (names - self._known)) & names
+        self._known = names
         for name in [n for n in self._regions if n not in present]:
             self.plot.removeItem(self._regions.pop(name))
         for name, window in present.items():
@@ -288,7 +312,7 @@ class SpectrumPlot(QWidget):
                 region.blockSignals(True)
                 region.setRegion((window.low_ev, window.high_ev))
                 region.blockSignals(False)
-        self.window_list.show_counts({w.name: self.counts_in(w) for w in self.energy_windows})
+        self.window_list.show_counts({w.name: self.counts_in(w) for w in self.shown_windows()})
         self.windows_changed.emit()
 
     def _region_dragged(self, name: str) -> None:

@@ -53,4 +53,4 @@ def suggested_windows(elements: Iterable[str], signal: str, axis: Axis, channels
     }
     heavy = [window for element, window in held.items() if element not in _LIGHT]
     chosen = sorted(heavy if len(heavy) > 1 else held.values(), key=lambda window: window[1])[-MOST:]
-    return [EnergyWindow(name, low, high, ADDITIVE[i]) for i, (name, low, high) in enumerate(chosen)]
+    return [EnergyWindow(name, low, high, ADDITIVE[i], signal) for i, (name, low, high) in enumerate(chosen)]

@@ -22,6 +22,8 @@ from ..schema import JudgedTarget, TargetState
 
 COLUMNS = ("State", "Score", "Class", "Reason", "x (nm)", "y (nm)", "Id")
 _NUMBERS = (1, 4, 5)
+REASON = COLUMNS.index("Reason")
+REASON_CHARACTERS, REASON_LEAST = 36, 12
 _STATES = tuple(TargetState)
 
 
@@ -232,13 +234,41 @@ class TargetTable(QTableView):
         if hasattr(header, "setSortIndicatorClearable"):
             header.setSortIndicatorClearable(True)
         self.setSortingEnabled(True)
+        header.sectionResized.connect(self._column_dragged)
+        self._fitting = False
+        self._reason_by_hand = False
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         em = self.fontMetrics().averageCharWidth()
-        for column, characters in enumerate((15, 5, 7, 36, 7, 7, 9)):
+        for column, characters in enumerate((13, 5, 7, REASON_CHARACTERS, 7, 7, 9)):
             self.setColumnWidth(column, em * characters + 12)
         model.modelAboutToBeReset.connect(self._about_to_reset)
         model.modelReset.connect(self._reset)
         self.selectionModel().selectionChanged.connect(self._changed)
+
+    def resizeEvent(self, event: Any) -> None:
+        """*Reason* takes the room that there is: ended with dots at the edge of the table, not cut off."""
+        super().resizeEvent(event)
+        self._fit_reason()
+
+    def _fit_reason(self) -> None:
+        if self._reason_by_hand:
+            return
+        widths = [self.columnWidth(column) for column in range(len(COLUMNS))]
+        before, after = sum(widths[:REASON]), sum(widths[REASON + 1 :])
+        em, room = self.fontMetrics().averageCharWidth(), self.viewport().width() - before
+        # what comes after it is a place and a number, which a narrow dock leaves to the scroll bar
+        width = room - after if room - after > em * REASON_CHARACTERS else room
+        self._fitting = True
+        self.setColumnWidth(REASON, max(width, em * REASON_LEAST))
+        self._fitting = False
+
+    def _column_dragged(self, column: int, _old: int, _new: int) -> None:
+        if self._fitting or not self.isVisible():
+            return
+        if column == REASON:
+            self._reason_by_hand = True
+        else:
+            self._fit_reason()
 
     def selected_ids(self) -> frozenset[str]:
         """Ids of the selected targets, shown or filtered out."""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from .base import window_goes
@@ -32,6 +33,7 @@ class Turns(QObject):
         self._parts: Iterator[Any] | None = None
         self._done: Callable[[], Any] | None = None
         self._inside = False
+        self._closed = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
@@ -54,6 +56,8 @@ class Turns(QObject):
         done : callable, optional
             Called after the last part.
         """
+        if self._closed or not isalive(self):
+            return
         self._parts, self._done = parts, done
         if not self._inside:
             self._timer.start()
@@ -72,6 +76,7 @@ class Turns(QObject):
         """The window goes: layers would be made for nobody."""
         if window_goes(event):
             self.stop()
+            self._closed = True
         return super().eventFilter(watched, event)
 
     def _turn(self) -> None:

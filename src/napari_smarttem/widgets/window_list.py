@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
@@ -68,6 +68,7 @@ class WindowList(QWidget):
     def __init__(self, windows: EnergyWindows, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._windows = windows
+        self._fits: Callable[[EnergyWindow], bool] = lambda _window: True
         self._rows: list[_Row] = []
         self._names: list[str] = []
         self._grid = QGridLayout(self)
@@ -77,6 +78,11 @@ class WindowList(QWidget):
         windows.changed.connect(self._show)
         self._show()
 
+    def show_only(self, fits: Callable[[EnergyWindow], bool]) -> None:
+        """Leave out the windows that belong to other spectra."""
+        self._fits = fits
+        self._show()
+
     def show_counts(self, counts: Mapping[str, float | None]) -> None:
         """Show the counts inside each window; None as a dash."""
         for row, name in zip(self._rows, self._names, strict=True):
@@ -84,7 +90,7 @@ class WindowList(QWidget):
             row.counts.setText("–" if value is None else f"{value:,.0f}".replace(",", " "))
 
     def _show(self) -> None:
-        windows = list(self._windows)
+        windows = [window for window in self._windows if self._fits(window)]
         while len(self._rows) < len(windows):
             self._add_row(len(self._rows))
         while len(self._rows) > len(windows):
