@@ -69,7 +69,8 @@ def approve_all(step: AwaitReview) -> ReviewOutcome:
 class FakeMicroscope:
     """Carries out the steps of a plan.
 
-    ``fails(step)`` returns a reason, or nothing; ``review(step)`` the outcome of a review.
+    ``fails(step)`` returns a reason, or nothing; ``review(step)`` the outcome of a review. ``drifted_s`` is for how long the
+    specimen has drifted when the clock shows zero.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class FakeMicroscope:
         *,
         drift_nm_per_s: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
+        drifted_s: float = 0.0,
         review: Callable[[AwaitReview], ReviewOutcome] = approve_all,
         fails: Callable[[Any], str] = lambda step: "",
         **changes: Any,
     ) -> None:
         self.context = context(**changes)
         self.drift = np.array(drift_nm_per_s)
+        self.drifted_s = drifted_s
         self.rng = np.random.default_rng(seed)
         self.review = review
         self.fails = fails
@@ -102,6 +105,7 @@ class FakeMicroscope:
             result = known.get(step.step_id)
             if result is not None:
                 assert result.step == step
+                result = result.model_copy(update={"replayed": True})
             else:
                 result = self.execute(step)
             self.results.append(result)
@@ -139,7 +143,7 @@ class FakeMicroscope:
         y = field.y_nm + (np.arange(rows) + 0.5) * pixel[0]
         x = field.x_nm + (np.arange(columns) + 0.5) * pixel[1]
         line_s = columns * step.dwell_s + self.context.flyback_s
-        moved = self.drift * (started + (np.arange(rows)[:, None] + 0.5) * line_s)[..., None]
+        moved = self.drift * (self.drifted_s + started + (np.arange(rows)[:, None] + 0.5) * line_s)[..., None]
         image = scene(y[:, None] - moved[..., 0], x[None, :] - moved[..., 1])
         return image_frame(
             self.rng.poisson(image).astype(float), pixel_nm=pixel, signal=step.signals[0], origin_nm=(y[0], x[0])

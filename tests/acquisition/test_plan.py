@@ -71,6 +71,34 @@ def test_a_clock_that_was_started_again_brings_a_drift_image_at_once():
     assert sum(isinstance(r.step, Scan) for r in resumed) == scans + 1
 
 
+def broken_off(whole, cut):
+    """The first results of a run, as a journal gives them to the plan once the run was taken up again after them."""
+    return [*whole[: cut - 1], whole[cut - 1].model_copy(update={"interrupted": True})]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("cut", [2, 4, 5, 14])
+def test_the_first_point_after_a_break_is_where_the_specimen_is_by_then(cut, restarted):
+    """Killed after the review, between a drift image and its note, after the note, and between two points."""
+    drift, break_s = (0.04, -0.03), 120.0
+    whole = run(FakeMicroscope(drift_nm_per_s=drift, seed=5), drift_every=20)
+    kept = broken_off(whole, cut)
+    stood = kept[-1].finished_s
+    later = FakeMicroscope(drift_nm_per_s=drift, seed=6, drifted_s=(stood + break_s) if restarted else 0.0)
+    later.now_s = 0.0 if restarted else stood + break_s
+    resumed = run(later, replay=kept, drift_every=20)
+    began = resumed[cut:]
+    assert [r.step.target_id for r in acquired(resumed)] == [r.step.target_id for r in acquired(whole)]
+    first = next(k for k, r in enumerate(began) if isinstance(r.step, Acquire))
+    assert any(isinstance(r.step, Scan) for r in began[:first])
+    for result in acquired(began):
+        moved = np.array(drift) * (later.drifted_s + 0.5 * (result.started_s + result.finished_s))
+        assert np.hypot(*(np.array(result.step.drift_nm) - moved)) < 0.5
+    # and the whole of it, replayed after another break, asks for the same steps
+    again = run(FakeMicroscope(drift_nm_per_s=drift, seed=9), replay=resumed, drift_every=20)
+    assert [r.step for r in again] == [r.step for r in resumed]
+
+
 @pytest.mark.parametrize("drift", [(1.0, 0.0), (-0.6, 0.8)])
 def test_drift_is_followed_to_a_third_of_a_pixel(drift):
     microscope = FakeMicroscope(drift_nm_per_s=drift, seed=1)

@@ -100,6 +100,7 @@ class _Acquisition:
         self.last_end_s: float | None = None
         self.clock_shift_s = 0.0
         self.clock_broke = False
+        self.interrupted = False
 
     # -- the way of a run
 
@@ -233,11 +234,12 @@ class _Acquisition:
         early_left = EARLY_SCANS
         for target in self._ordered(waiting):
             early = early_left > 0 and self._drift_is_uncertain(since_drift)
-            due = since_drift is None or since_drift >= settings.drift_every or self.clock_broke
+            due = since_drift is None or since_drift >= settings.drift_every or self.clock_broke or self.interrupted
             if corrects_drift(settings, context) and (due or early):
                 yield from self._follow_drift()
                 since_drift = 0
                 early_left -= early
+            yield from self._catch_up()
             step = self._acquire_step(target)
             if step is None:
                 text = f"Target {target.target_id} has drifted out of the field of view and was left out."
@@ -249,6 +251,7 @@ class _Acquisition:
                 return False
             if settings.image_nm is not None:
                 yield from self._image_point(target, step)
+                yield from self._catch_up()
                 step = self._acquire_step(target) or step
             result = yield from self._do(step)
             since_drift = (since_drift or 0) + 1
@@ -303,11 +306,17 @@ class _Acquisition:
             text = f"The image of {target.target_id} could not be recorded: {result.reason}"
             yield from self._note(f"{name}-failed", text, level="warning")
 
+    def _catch_up(self) -> Steps:
+        """Where the run was interrupted a moment ago: see where the specimen is before anything of it is measured."""
+        while self.interrupted and corrects_drift(self.settings, self.context):
+            yield from self._follow_drift()
+
     def _follow_drift(self) -> Steps:
         assert self.overview is not None
         if self.drift is None:
             self.drift = DriftCorrection(self.overview, self.settings, self.context)
-        if self.clock_broke:
+        told, self.interrupted = self.interrupted, False
+        if self.clock_broke or told:
             self.drift.lost()
             self.clock_broke = False
         name = f"drift-{self.drift_scans}"
@@ -315,6 +324,8 @@ class _Acquisition:
         scan = self.drift.scan(name, self._now_s())
         result = yield from self._do(scan)
         correction = self.drift.take(result, f"{name}-note", self.clock_shift_s)
+        if told and correction.used:
+            self.clock_broke = False  # this very image showed where the specimen is after the break
         yield from self._do(correction.note)
 
     def _drift_is_uncertain(self, since_drift: int | None) -> bool:
@@ -349,6 +360,7 @@ class _Acquisition:
         """Yield a step and keep the books: time, dose, and a clock that was started anew by a new program."""
         result: StepResult = yield step
         self.spent_dose += max(result.dose_e_per_a2, 0.0)
+        self.interrupted = self.interrupted or result.interrupted
         if isinstance(step, (Scan, Acquire)) and result.status != "skipped":
             began, ended = exposure_times(result)
             ended = max(ended, result.finished_s)

@@ -19,7 +19,18 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from ..schema import BadInput, Document, Frame, FrameRecord, JournalError, RunStart, RunStop, StepDone, StepResult
+from ..schema import (
+    BadInput,
+    Document,
+    Frame,
+    FrameRecord,
+    JournalError,
+    Resumed,
+    RunStart,
+    RunStop,
+    StepDone,
+    StepResult,
+)
 from .frame_store import FrameStore
 
 SUFFIX = ".smarttem"
@@ -46,6 +57,8 @@ class Journal:
         Acknowledged steps by id, in the order of their completion.
     stop : RunStop or None
         How the run ended, None while it has not (or was killed).
+    interrupted : set of str
+        Ids of the steps after which the run was taken up again, and the plan is told of it.
     torn_tail : bool
         True where the last line had been cut off when the journal was opened.
     """
@@ -54,6 +67,7 @@ class Journal:
         self.path = path
         self.steps: dict[str, StepDone] = {}
         self.stop: RunStop | None = None
+        self.interrupted: set[str] = set()
         self.torn_tail = False
         self._documents: list[Any] = []
         self._lock_file = lock
@@ -184,6 +198,7 @@ class Journal:
             dose_e_per_a2=done.dose_e_per_a2,
             review=done.review,
             replayed=True,
+            interrupted=step_id in self.interrupted,
         )
 
     # -- writing
@@ -252,8 +267,10 @@ class Journal:
                 self._frames.claim(record)
         if isinstance(document, RunStop):
             self.stop = document
-        elif document.kind == "resumed":
+        elif isinstance(document, Resumed):
             self.stop = None
+            if document.told and self.steps:
+                self.interrupted.add(next(reversed(self.steps)))
 
     def _open_lines(self) -> None:
         path = self.path / _LINES

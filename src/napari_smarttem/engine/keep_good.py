@@ -89,6 +89,7 @@ class _KeptGood:
         self.checks = 0
         self.judged: dict[str, Target] = {}
         self.dose = 0.0
+        self.interrupted = False
 
     def steps(self) -> Plan:
         """All of it."""
@@ -99,7 +100,7 @@ class _KeptGood:
                     yield from self._check()
                 result = yield self._with_checks(step)
                 self._remember(step, result)
-                step = self.plan.send(self._with_dose(result))
+                step = self.plan.send(self._with_the_check(result))
         except StopIteration as end:
             return end.value
         finally:
@@ -130,6 +131,7 @@ class _KeptGood:
                     changes["targets"] = tuple(self.judged.values())
                 result = yield step.model_copy(update=changes)
                 self.dose += max(result.dose_e_per_a2, 0.0)
+                self.interrupted = self.interrupted or result.interrupted
                 step = check.send(result)
         except StopIteration as end:
             if isinstance(end.value, Mapping):
@@ -144,10 +146,14 @@ class _KeptGood:
             verdicts = {one.target_id: one for one in (*step.targets, *outcome.approved, *outcome.rejected)}
             self.judged = {**self.judged, **verdicts}
 
-    def _with_dose(self, result: StepResult) -> StepResult:
-        """The result as the plan is told it: what the checks before it delivered counts in its budget."""
+    def _with_the_check(self, result: StepResult) -> StepResult:
+        """The result as the plan is told it: what the checks before it delivered counts in its budget, and their breaks are its."""
         dose, self.dose = self.dose, 0.0
-        return result.model_copy(update={"dose_e_per_a2": result.dose_e_per_a2 + dose}) if dose else result
+        interrupted, self.interrupted = self.interrupted or result.interrupted, False
+        if not dose and not interrupted:
+            return result
+        changes = {"dose_e_per_a2": result.dose_e_per_a2 + dose, "interrupted": interrupted}
+        return result.model_copy(update=changes)
 
     # -- what it will cost
 

@@ -427,7 +427,7 @@ class Session:
         plan = build_plan(start.plan, start.context)
         instrument.reset_dose(sum(step.dose_e_per_a2 for step in journal.steps.values()))
         instrument.dose_budget_e_per_a2 = start.dose_budget_e_per_a2 if budget is None else budget
-        journal.append(Resumed(instrument=instrument.info, steps_done=len(journal.steps)))
+        journal.append(Resumed(instrument=instrument.info, steps_done=len(journal.steps), told=True))
         self.review.record = None
         self.review.clear(start.context.field)
         return self._launch(plan, journal, start.context, judge)

@@ -113,11 +113,16 @@ class JudgedTarget(BaseModel):
 
 
 class Resumed(_Document):
-    """The run was taken up again, by this instrument."""
+    """The run was taken up again, by this instrument.
+
+    Where `told` is true, the plan hears of the break with the result of the step before it (`StepResult.interrupted`), each time
+    the record is replayed; it is false in records of versions that did not say so, whose plans went on as if nothing had been.
+    """
 
     kind: Literal["resumed"] = "resumed"
     instrument: InstrumentInfo
     steps_done: int
+    told: bool = False
 
 
 class RunStop(_Document):

@@ -202,6 +202,8 @@ class StepResult(BaseModel):
         For `AwaitReview` only.
     replayed : bool
         True where the result comes from the journal and nothing was measured now.
+    interrupted : bool
+        True where the run stood still after this step, for as long as nobody knows, and was taken up again.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -215,6 +217,7 @@ class StepResult(BaseModel):
     dose_e_per_a2: float = 0.0
     review: ReviewOutcome | None = None
     replayed: bool = False
+    interrupted: bool = False
 
     @model_validator(mode="after")
     def _reason_where_needed(self) -> Self:
