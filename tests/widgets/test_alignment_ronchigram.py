@@ -1,5 +1,6 @@
 """The Alignment dock on whole simulated Ronchigrams, read by the estimator and the weights that come with the package."""
 
+# ruff: noqa: F811 (fixtures are imported and then arguments)
 from __future__ import annotations
 
 import numpy as np
@@ -12,9 +13,9 @@ pytestmark = pytest.mark.gui
 from napari_smarttem.backends.registry import connect  # noqa: E402
 from napari_smarttem.nn.registry import load  # noqa: E402
 from napari_smarttem.physics.aberrations import ESTIMATED, quarter_pi_angle_mrad  # noqa: E402
-from napari_smarttem.widgets.alignment import AlignmentDock  # noqa: E402
 
-WAIT = 60_000
+from .alignment_window import WAIT, clicked, dock, drawn  # noqa: E402, F401
+
 TENSION = 300e3
 
 
@@ -24,24 +25,8 @@ def column():
 
 
 @pytest.fixture
-def dock(shown_viewer, session, column, qtbot):
-    session.use(column)
-    dock = AlignmentDock(shown_viewer)
-    shown_viewer.window.add_dock_widget(dock, name="Alignment")
-    qtbot.waitUntil(lambda: dock.target is not None, timeout=WAIT)
-    dock.choose("ronchigram")
-    yield dock
-    shown_viewer.window.remove_dock_widget(dock)
-
-
-def clicked(button, dock, qtbot):
-    assert button.isEnabled(), button.toolTip()
-    button.click()
-    qtbot.waitUntil(
-        lambda: not dock._starting and not dock.session.status.active and dock.record.going is None, timeout=WAIT
-    )
-    dock.relay.flush()
-    assert dock.session.status.outcome == "finished", dock.session.status
+def target():
+    return "ronchigram"
 
 
 def truth(column):
@@ -90,9 +75,5 @@ def test_measure_edit_one_reject_one_apply_and_undo(dock, column, qtbot, shown_v
     assert column.optics.get() == pytest.approx(start)
 
     dock.show_page(0)
-    qtbot.wait(200)
-    picture = shown_viewer.screenshot(canvas_only=False, flash=False)
-    plate = dock.pictures.probe.plate
-    corner = plate.mapTo(shown_viewer.window._qt_window, plate.rect().topLeft())
-    seen = picture[corner.y() : corner.y() + plate.height(), corner.x() : corner.x() + plate.width(), :3]
+    seen = drawn(shown_viewer, dock.pictures.probe.plate, qtbot)
     assert seen.std() > 20, "the phase plate is drawn"

@@ -1,5 +1,6 @@
 """The Alignment dock on the simulated OAM sorter, with the weights that come with the package: every click of a person."""
 
+# ruff: noqa: F811 (fixtures are imported and then arguments)
 from __future__ import annotations
 
 import numpy as np
@@ -14,9 +15,9 @@ from napari_smarttem.backends.registry import connect  # noqa: E402
 from napari_smarttem.nn.registry import load  # noqa: E402
 from napari_smarttem.physics.oam import PARAMETERS  # noqa: E402
 from napari_smarttem.physics.oam_range import HALF_RANGES  # noqa: E402
-from napari_smarttem.widgets.alignment import AlignmentDock  # noqa: E402
 
-WAIT = 60_000
+from .alignment_window import WAIT, clicked, dock, drawn  # noqa: E402, F401
+
 TARGET = "oam-sorter"
 
 
@@ -26,24 +27,8 @@ def column():
 
 
 @pytest.fixture
-def dock(shown_viewer, session, column, qtbot):
-    session.use(column)
-    dock = AlignmentDock(shown_viewer)
-    shown_viewer.window.add_dock_widget(dock, name="Alignment")
-    qtbot.waitUntil(lambda: dock.target is not None, timeout=WAIT)
-    dock.choose(TARGET)
-    yield dock
-    shown_viewer.window.remove_dock_widget(dock)
-
-
-def clicked(button, dock, qtbot):
-    assert button.isEnabled(), button.toolTip()
-    button.click()
-    qtbot.waitUntil(
-        lambda: not dock._starting and not dock.session.status.active and dock.record.going is None, timeout=WAIT
-    )
-    dock.relay.flush()
-    assert dock.session.status.outcome == "finished", dock.session.status
+def target():
+    return TARGET
 
 
 def misalignment(column):
@@ -98,10 +83,6 @@ def test_learn_measure_propose_reject_one_apply_undo_and_auto_align(dock, column
 
 def test_the_window_shows_the_sorters_picture_and_its_spectrum(dock, shown_viewer, qtbot):
     clicked(dock.measure_button, dock, qtbot)
-    qtbot.wait(200)
-    picture = shown_viewer.screenshot(canvas_only=False, flash=False)
-    plot = dock.pictures.spectrum.plot
-    corner = plot.mapTo(shown_viewer.window._qt_window, plot.rect().topLeft())
-    seen = picture[corner.y() : corner.y() + plot.height(), corner.x() : corner.x() + plot.width(), :3].astype(int)
+    seen = drawn(shown_viewer, dock.pictures.spectrum.plot, qtbot).astype(int)
     line = (0x56, 0xB4, 0xE9)
     assert np.sum(np.abs(seen - np.array(line)).max(axis=-1) < 24) > 60, "the spectrum is drawn"
