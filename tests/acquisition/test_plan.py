@@ -222,6 +222,20 @@ def test_rounds_never_measure_a_place_twice():
     assert distance.min() >= 4.99
 
 
+@pytest.mark.parametrize("chooser", ["random", "edges", "regions", "clusters"])
+def test_rounds_keep_as_far_apart_as_they_can_where_no_distance_is_asked_for(chooser):
+    first = run(rounds=1, chooser=chooser, points=15, drift_every=0)
+    results = run(rounds=2, chooser=chooser, points=15, drift_every=0)
+    before = np.array([(r.step.y_nm, r.step.x_nm) for r in acquired(first)])
+    after = np.array([(r.step.y_nm, r.step.x_nm) for r in acquired(results)])[len(before) :]
+    assert len(before) == len(after) == 15
+    among = np.hypot(*(before[:, None] - before[None, :]).transpose(2, 0, 1)) + np.eye(15) * 1e9
+    apart = np.hypot(*(after[:, None] - before[None, :]).transpose(2, 0, 1))
+    assert apart.min() >= 2.0, "of pixels of 1 nm"
+    if chooser in ("random", "edges"):
+        assert apart.min() > 0.4 * np.median(among.min(axis=1))
+
+
 def test_failed_points_are_passed_over_but_not_for_ever():
     microscope = FakeMicroscope(fails=lambda step: "no counts" if step.step_id.endswith("3") else "")
     results = run(microscope)

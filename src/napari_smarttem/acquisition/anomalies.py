@@ -64,6 +64,7 @@ def choose_anomalies(overview: Overview, options: AnomalyOptions, wanted: Wanted
         wanted.points,
         spacing_nm=wanted.spacing_nm,
         finest_nm=overview.mean_pixel_nm,
+        taken_nm=overview.taken_nm,
     )
     largest = float(np.quantile(distance[flat], 0.98))
     brightness = overview.image.ravel()

@@ -59,6 +59,7 @@ def choose_clusters(overview: Overview, options: ClusterOptions, wanted: Wanted)
             share,
             spacing_nm=wanted.spacing_nm,
             finest_nm=overview.mean_pixel_nm,
+            taken_nm=overview.taken_nm,
         )
         level = float(brightness[labels == cluster].mean())
         against = f"{level / mean:.2f}x the mean brightness" if mean > 0 else f"mean brightness {level:.3g}"

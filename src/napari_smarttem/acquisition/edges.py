@@ -85,7 +85,14 @@ def choose_edges(overview: Overview, options: EdgeOptions, wanted: Wanted) -> Ch
     places = overview.positions_nm(row, column)
     # Weak edges get fewer points a length than strong ones.
     stretch = np.clip(score, 0.1, 1.0) ** -0.5
-    kept = spread(places, wanted.points, spacing_nm=wanted.spacing_nm, finest_nm=pixel, stretch=stretch)
+    kept = spread(
+        places,
+        wanted.points,
+        spacing_nm=wanted.spacing_nm,
+        finest_nm=pixel,
+        stretch=stretch,
+        taken_nm=overview.taken_nm,
+    )
     picks = []
     for index in kept:
         y, x = int(row[index]), int(column[index])

@@ -77,7 +77,13 @@ def choose_random(overview: Overview, options: NoOptions, wanted: Wanted) -> Cho
     shuffled = wanted.rng.permutation(len(rows))
     rows, columns = rows[shuffled], columns[shuffled]
     places = overview.positions_nm(rows, columns)
-    kept = spread(places, wanted.points, spacing_nm=wanted.spacing_nm, finest_nm=0.5 * overview.mean_pixel_nm)
+    kept = spread(
+        places,
+        wanted.points,
+        spacing_nm=wanted.spacing_nm,
+        finest_nm=0.5 * overview.mean_pixel_nm,
+        taken_nm=overview.taken_nm,
+    )
     picks = tuple(Pick(float(rows[i]), float(columns[i]), 0.5, "random", "drawn by lot") for i in kept)
     return Choice(picks)
 

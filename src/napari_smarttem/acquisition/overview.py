@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Overview:
         Standard deviation of every pixel, see `noise_map`.
     origin_nm, pixel_nm : tuple of float
         Centre of pixel (0, 0) and step to the next pixel, (y, x) in nm.
+    taken_nm : array, shape (n, 2), float64
+        Places (y, x) measured before: new points keep away from them as they do from each other.
     """
 
     image: np.ndarray
@@ -31,6 +33,7 @@ class Overview:
     noise: np.ndarray
     origin_nm: tuple[float, float]
     pixel_nm: tuple[float, float]
+    taken_nm: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,7 +75,7 @@ def prepare(
     exclude : iterable of (y_nm, x_nm)
         Places measured before.
     exclusion_nm : float or None
-        No points nearer than this to them; None: half a pixel.
+        No points nearer than this to them; None: half a pixel, and as far as the choosers can keep (`spacing.spread`).
 
     Raises
     ------
@@ -107,7 +110,7 @@ def prepare(
         places = np.stack([origin[0] + pixel[0] * rows, origin[1] + pixel[1] * columns], axis=-1).reshape(-1, 2)
         distance, _ = cKDTree(done).query(places, distance_upper_bound=radius * 1.0001)
         allowed &= ~np.isfinite(distance).reshape(image.shape)
-    return Overview(image, allowed, noise_map(image), origin, pixel)
+    return Overview(image, allowed, noise_map(image), origin, pixel, done)
 
 
 def noise_map(image: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from .choosers import Choice, Chooser, Pick, Wanted
 from .clusters import quota
 from .overview import Overview
 from .regions import Labels, Region, RegionOptions, decode_labels, describe, segment
-from .spacing import spread
+from .spacing import distances_nm, spread
 
 Place = Literal["centre", "boundary", "inside"]
 
@@ -77,6 +77,10 @@ def _points(
         mask = mask[1:-1, 1:-1]
         if place == "centre":
             inside = np.where(overview.allowed, depth, 0.0)
+            rows, columns = np.nonzero(inside)
+            # a centre that was measured gives way to the middle of what is left
+            clear = distances_nm(overview.positions_nm(rows, columns), overview.taken_nm)
+            inside[rows, columns] = np.minimum(inside[rows, columns], clear)
             best = np.argwhere(inside == inside.max())
             rows, columns = (
                 (best[len(best) // 2 : len(best) // 2 + 1].T) if inside.max() > 0 else np.zeros((2, 0), dtype=int)
@@ -92,7 +96,9 @@ def _points(
     for region, own, share in zip(regions, candidates, shares, strict=True):
         rows, columns = _grid_inside(*own, share) if place == "inside" and share else own
         places = overview.positions_nm(rows, columns)
-        kept = spread(places, share, spacing_nm=spacing_nm, finest_nm=overview.mean_pixel_nm)
+        kept = spread(
+            places, share, spacing_nm=spacing_nm, finest_nm=overview.mean_pixel_nm, taken_nm=overview.taken_nm
+        )
         score = {"centre": 0.7, "boundary": 0.6, "inside": 0.4}[place] + 0.3 * float(np.sqrt(region.area_nm2 / largest))
         words = {"centre": "innermost place of", "boundary": "boundary of", "inside": "inside"}[place]
         picks += [
