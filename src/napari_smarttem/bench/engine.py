@@ -47,6 +47,15 @@ def run(*, quick: bool = False, seed: int = 0) -> dict[str, Any]:
         ),
         "gui_updates_per_s": figure(window.get("updates_per_s"), ">=", 10.0, points_per_s=window.get("points_per_s")),
         "points_restyle_10k_ms": figure(window.get("restyle_ms"), "<=", 60.0),
+        "window_drag_ms": figure(
+            window.get("own_ms"),
+            "<=",
+            50.0,
+            sums_ms=window.get("map_ms"),
+            canvas_painted_ms=window.get("painted_ms"),
+            maps_per_s=window.get("maps_per_s"),
+            last_position_wins=window.get("last_wins"),
+        ),
         "startup_added_s": figure(
             window.get("startup_added_s"), "<=", 1.5, napari_alone_s=window.get("napari_alone_s")
         ),
@@ -99,6 +108,7 @@ def _window_figures(points: int, repeats: int) -> dict[str, float]:
         "startup_added_s": float(np.median(ours) - np.median(alone)),
         "restyle_ms": restyle["milliseconds"],
         **acquire,
+        **_window_program(prefix, "drag"),
     }
 
 

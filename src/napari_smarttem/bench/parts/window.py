@@ -19,7 +19,7 @@ DOCKS = ("Instrument", "Acquisition", "Spectrum", "Angle plane")
 def main() -> None:
     """Measure what the first argument says."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("startup", "restyle", "acquire"))
+    parser.add_argument("what", choices=("startup", "restyle", "acquire", "drag"))
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--points", type=int, default=1000)
     options = parser.parse_args()
@@ -27,6 +27,10 @@ def main() -> None:
         found = startup(plain=options.plain)
     elif options.what == "restyle":
         found = restyle(options.points)
+    elif options.what == "drag":
+        from .window_drag import drag
+
+        found = drag()
     else:
         found = acquire(options.points)
     print(json.dumps(found))
