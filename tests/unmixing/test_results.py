@@ -232,3 +232,24 @@ def test_command_line_says_what_is_wrong(tmp_path, capsys) -> None:
     broken.write_bytes(b"\x89HDF\r\n\x1a\n" + b"0" * 50)
     assert main(["unmix", str(broken)]) == 2
     assert capsys.readouterr().err.count("smarttem:") == 3
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_maps_of_halves_agree_as_well_as_with_the_true_spectra_given(shared_data) -> None:
+    from napari_smarttem.bench.parts.unmixing_real import simulated, stability
+    from napari_smarttem.io.read import read
+
+    frame = max(read(shared_data / "core_shell.hspy"), key=lambda one: one.data.size)
+    found, limit = stability(frame, 2), simulated(frame, 2)
+    assert np.mean(found.found) > np.mean(limit["simulated_known"]) - 0.01
+    assert np.mean(found.smoothed) > np.mean(limit["simulated_smoothed"]) - 0.01
+
+
+def test_maps_of_few_counts_are_said_to_be_noisy() -> None:
+    from napari_smarttem.unmixing.result_notes import notes
+
+    few, many = sets.easy(3, (32, 32), 128, k=2, counts=0.2), sets.easy(3, (32, 32), 128, k=2, counts=30.0)
+    assert any("take noise out of the maps" in one for one in notes(unmix(few.data, components=2)))
+    assert not any("take noise" in one for one in notes(unmix(many.data, components=2)))
+    assert not any("take noise" in one for one in notes(unmix(few.data, components=2, smooth_maps=True)))
