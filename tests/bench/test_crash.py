@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 
 def test_a_killed_run_loses_nothing_and_is_taken_up_again(tmp_path):
-    verdict = crash._one_kill(tmp_path, 0, seed=3, rng=np.random.default_rng(5))
+    (verdict,) = crash.kills_of("acquisition", 1, tmp_path, 3, np.random.default_rng(5))
     assert verdict.killed
     assert (verdict.lost, verdict.duplicates, verdict.resumed, verdict.problem) == (0, 0, True, "")
 

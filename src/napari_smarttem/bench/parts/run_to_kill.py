@@ -26,6 +26,16 @@ SETTINGS: dict[str, Any] = {
     "exposure_s": 0.02,
     "drift_every": 20,
 }
+SINGLE_PIXEL: dict[str, Any] = {
+    "pixels": 16,
+    "patterns": 96,
+    "batch": 8,
+    "pool": 200,
+    "check_every": 4,
+    "check_patterns": 3,
+}
+KINDS = ("acquisition", "single_pixel", "bridge")
+"""On the simulated microscope, with its phase plate, and through a socket to a server in a fake GMS."""
 
 
 def say(**line: Any) -> None:
@@ -43,32 +53,49 @@ def main() -> None:
     parser.add_argument("--fault", default="")
     parser.add_argument("--at", type=int, default=0)
     parser.add_argument("--largest-file", type=int, default=0)
+    parser.add_argument("--kind", choices=KINDS, default=KINDS[0])
+    parser.add_argument("--plate", default="", help="calibrated phase plate, for single_pixel")
+    parser.add_argument("--address", default="", help="of the server, for bridge; its token is in SMARTTEM_DM_TOKEN")
     options = parser.parse_args()
     if options.largest_file:
         _limit_files(options.largest_file)
     with Session(options.folder.parent) as session:
-        simulator = registry.connect("simulator", specimen="core-shell", seed=options.seed, speed=None)
+        instrument = _instrument(options)
         faults = [Fault(options.fault, at=(options.at,), seconds=2.0)] if options.fault else []
-        instrument = Faulty(simulator, faults, seed=options.seed) if faults else simulator
-        session.use(instrument)
+        session.use(Faulty(instrument, faults, seed=options.seed) if faults else instrument)
         session.step_started.connect(lambda step: say(began=step.step_id))
         session.step_finished.connect(lambda r: say(acknowledged=r.step.step_id, replayed=r.replayed))
         try:
             if options.resume:
                 session.resume(options.folder)
             else:
-                settings = SETTINGS | {"seed": options.seed, "points": options.points}
-                session.start(
-                    PlanSpec(kind="acquisition", settings=settings), options.folder, policy="approve_above:0.2"
-                )
+                session.start(_spec(options), options.folder, policy="approve_above:0.2")
             session.wait()
             outcome, reason = session.status.outcome, session.status.reason
         except SmartTEMError as error:
             outcome, reason = "refused", str(error)
-        blanked = simulator.blanker is not None and simulator.blanker.blanked
+        blanked = instrument.blanker is not None and instrument.blanker.blanked
         with contextlib.suppress(BrokenPipeError):
             say(outcome=outcome, reason=reason, blanked=blanked)
     sys.exit(0)
+
+
+def _instrument(options: argparse.Namespace) -> Any:
+    if options.kind == "bridge":
+        return registry.connect("digitalmicrograph", address=options.address, overview_pixels=96, beam_current_pa=50.0)
+    return registry.connect(
+        "simulator",
+        specimen="core-shell",
+        seed=options.seed,
+        speed=None,
+        phase_plate=options.kind == "single_pixel",
+    )
+
+
+def _spec(options: argparse.Namespace) -> PlanSpec:
+    if options.kind == "single_pixel":
+        return PlanSpec(kind="single_pixel", settings=SINGLE_PIXEL | {"calibration_file": options.plate})
+    return PlanSpec(kind="acquisition", settings=SETTINGS | {"seed": options.seed, "points": options.points})
 
 
 def _limit_files(size: int) -> None:
