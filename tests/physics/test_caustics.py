@@ -121,3 +121,12 @@ def test_charging_acts_like_a_bias():
     volts = np.array([0.3, 0, 0, 0, -0.2, 0, 0, 0])
     np.testing.assert_allclose(plate.charged_by(plate.capacitance @ volts).charges(np.zeros(8)), plate.charges(volts))
     assert plate.charges(volts).max() < CAPACITANCE_F
+
+
+def test_charges_change_the_phase_and_nothing_else():
+    rng = np.random.default_rng(4)
+    built = Caustics(built_plate(rng), built_optics(rng), samples=64, oversampling=1)
+    biases, charge = rng.uniform(-5, 5, (2, 8)), 0.3 * CAPACITANCE_F * rng.standard_normal(8)
+    anew = Caustics(built.plate.charged_by(charge), built.optics, samples=64, oversampling=1)
+    np.testing.assert_array_equal(built.charged_by(charge).patterns(biases), anew.patterns(biases))
+    assert not np.allclose(built.patterns(biases), anew.patterns(biases), atol=1e-4)

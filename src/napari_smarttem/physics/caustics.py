@@ -131,9 +131,16 @@ def fourier_rows(samples: int, points: int, field_waves: float) -> np.ndarray:
     return np.asarray(np.exp(-1j * np.pi * np.outer(position, along)), dtype=np.complex64)
 
 
+@functools.cache
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss and Legendre along a needle."""
+    nodes, weights = np.polynomial.legendre.leggauss(32)
+    return nodes, weights
+
+
 def projected_potential(needle: Needle, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Mean of ``-ln|r - r'|`` over the charge of a needle, as it is seen at (y, x); harmonic wherever there is no charge."""
-    nodes, weights = np.polynomial.legendre.leggauss(32)
+    nodes, weights = _quadrature()
     along = ((nodes + 1) / 2) ** 2  # denser at the tip
     weights = weights * (nodes + 1) / 2
     density = 1.0 - needle.taper + needle.taper * 3.0 * np.exp(-4.0 * along)
@@ -226,6 +233,12 @@ class Caustics:
         return detector_matrix(
             o.pixels, o.pixels * self.oversampling, o.source_px, stretch=o.stretch, shear=o.shear, barrel=o.barrel
         )
+
+    def charged_by(self, charge_c: np.ndarray) -> Caustics:
+        """The same with so much charge more on each needle (n,), in C; what does not depend on charges is not computed again."""
+        charged = replace(self, plate=self.plate.charged_by(charge_c))
+        vars(charged).update(_pupil=self._pupil, _detector=self._detector)
+        return charged
 
     def phase(self, biases_v: np.ndarray) -> np.ndarray:
         """Phase in rad over the pupil, shape (samples, samples), for one set of biases."""

@@ -118,11 +118,9 @@ class SimulatedPhasePlate:
         if waited > 0:
             self._charge += CHARGING * CAPACITANCE_F * np.sqrt(waited) * self._rng.standard_normal(NEEDLES)
             self._charged_at_s = now
-        plate = self.caustics.plate.charged_by(self._charge)
         shift = np.array([[self.values[name] for name in SHIFT_CONTROLS]])
         defocus = np.array([self.values[DEFOCUS_CONTROL]])
-        now_built = Caustics(plate, self.caustics.optics, samples=64, oversampling=1)
-        return np.asarray(now_built.patterns(self._acting[None], shift, defocus)[0])
+        return np.asarray(self.caustics.charged_by(self._charge).patterns(self._acting[None], shift, defocus)[0])
 
     def record(self, camera: str, exposure_s: float, started_s: float) -> Frame:
         """What the pattern camera or the bucket counts in an exposure; the bucket's electrons go through the specimen."""
