@@ -12,7 +12,7 @@ import numpy as np
 
 from .._version import __version__
 from ..schema import BadInput, Cancelled
-from . import abundances, rank, spatial_filter
+from . import abundances, plural, rank, spatial_filter
 from .methods import METHODS
 from .methods_base import Found
 from .result import Scree, UnmixingResult
@@ -169,7 +169,7 @@ def unmix(
         report(0.65, "endmembers")
         found = METHODS[method].find(problem)
         report(0.9, "maps")
-        found = replace(found, warnings=(*found.warnings, *rank.warnings(subspace, scree)))
+        found = replace(found, warnings=(*found.warnings, *_thickness(problem), *rank.warnings(subspace, scree)))
         smoothed = _smoothed(problem, found, method) if smooth_maps else None
         result = _assemble(problem, scree, found, method, smoothed)
     provenance = {
@@ -304,6 +304,13 @@ def _assemble(
             for key, value in found.extra.items()
         },
     )
+
+
+def _thickness(problem: Problem) -> tuple[str, ...]:
+    image = problem.image
+    if image.signal != "EELS" or image.axes[2].units != "eV":
+        return ()
+    return plural.warning(problem.subspace, problem.k, image.energy_ev)
 
 
 def _outside(subspace: Subspace, left: np.ndarray) -> tuple[str, ...]:
