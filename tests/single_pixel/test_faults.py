@@ -84,6 +84,12 @@ def error(picture, truth):
     return np.linalg.norm(picture - truth) / np.linalg.norm(truth - truth.mean())
 
 
+def undisturbed(run, patterns):
+    """Error of the same run where nothing is wrong: so few patterns leave most of it, whatever the plate does."""
+    session, notes, _ = run(patterns=patterns)
+    return error(picture_of(notes)[0], session.truth)
+
+
 def test_a_signal_that_is_no_number_is_measured_again(run):
     session, notes, _ = run(Fault("nan", calls=("acquire_image",), at=(CHECKED + 3, CHECKED + 9)))
     assert session.status.outcome == "finished"
@@ -114,26 +120,24 @@ def test_calibration_patterns_that_are_no_numbers_are_not_used(run):
 def test_a_plate_that_is_not_as_calibrated_is_said_and_costs_little(run, decoder):
     rng = np.random.default_rng(1)
     away = decoder.coefficients * (1 + 0.02 * rng.standard_normal(decoder.coefficients.shape))
-    session, notes, _ = run(decoder=replace(decoder, coefficients=away), patterns=96)
+    session, notes, _ = run(decoder=replace(decoder, coefficients=away), patterns=64)
     assert session.status.outcome == "finished"
     said = notes["check-0-note"]
     assert said.level == "warning"
     assert "calibrate anew" in said.text
-    picture, _ = picture_of(notes)
-    assert error(picture, session.truth) < 0.6
+    assert error(picture_of(notes)[0], session.truth) < 1.2 * undisturbed(run, 64)
 
 
 def test_charging_by_a_tenth_of_a_volt_is_followed(run):
     charge = 0.1 * np.array([1, -1, 1, 1, -1, 1, -1, 1])
     built = []
     session, notes, _ = run(
-        before=lambda plate: (plate.charge(charge), built.append(plate.caustics.plate)), patterns=96
+        before=lambda plate: (plate.charge(charge), built.append(plate.caustics.plate)), patterns=64
     )
     assert "The plate has charged" in notes["check-0-note"].text
     as_biases = np.linalg.solve(built[0].capacitance, CAPACITANCE_F * charge)
     np.testing.assert_allclose(notes["check-0-note"].data["bias_offset_v"], as_biases, atol=0.03)
-    picture, _ = picture_of(notes)
-    assert error(picture, session.truth) < 0.6
+    assert error(picture_of(notes)[0], session.truth) < 1.1 * undisturbed(run, 64)
 
 
 def charged_on_the_way(result, _session, plate):
