@@ -113,6 +113,19 @@ def test_error_from_the_background_is_told(viewer, qtbot, tmp_path, monkeypatch)
     assert len(viewer.layers) == 0
 
 
+@pytest.mark.parametrize(("name", "content"), [("empty.dm3", b""), ("text.hspy", b"no spectrum")])
+def test_error_of_a_small_file_is_one_sentence(viewer, qtbot, tmp_path, monkeypatch, name, content):
+    told = []
+    monkeypatch.setattr(base, "show_message", lambda _viewer, level, sentence: told.append((level, sentence)))
+    (tmp_path / name).write_bytes(content)
+    drop(viewer, tmp_path / name)
+    ((level, sentence),) = told
+    assert level == "error"
+    assert sentence.startswith(name)
+    assert "plugin" not in sentence
+    assert len(viewer.layers) == 0
+
+
 def test_run_folder_is_overview_and_points(viewer, qtbot, tmp_path, dropped):
     path = make_run(tmp_path / "night", [(1, 1), (2, 2)], rejected={1})
     viewer.open(path, plugin=PLUGIN)

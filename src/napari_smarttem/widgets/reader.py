@@ -60,13 +60,13 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     Returns
     -------
     list of layer data
-        ``[(None,)]`` where no layer comes now: the file is still being read, or holds only spectra, which the Spectrum dock
-        shows.
+        ``[(None,)]`` where no layer comes now: the file is still being read, cannot be read, or holds only spectra, which the
+        Spectrum dock shows.
 
     Raises
     ------
     BadInput
-        The file cannot be read; one sentence with its name and the reason, which napari shows.
+        The file cannot be read; one sentence with its name and the reason. In a window it is shown instead of raised.
     """
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     layers: list[LayerData] = []
@@ -83,10 +83,22 @@ def _read_one(path: Path) -> list[LayerData]:
     if not _is_quick(path):
         _read_in_background(viewer, path)
         return []
-    contents = contents_of(path)
+    try:
+        contents = contents_of(path)
+    except Exception as error:
+        # Raised, it would reach the person as napari's paragraph about plugins and file extensions, with the reason at its end.
+        _complain(viewer, path, error)
+        return []
     if contents.spectral or contents.patterns:
         _once_added(viewer, path, contents)
     return contents.layers
+
+
+def _complain(viewer: Any, path: Path, error: BaseException) -> None:
+    """One sentence with the name of the file and the reason."""
+    from .base import show_message
+
+    show_message(viewer, "error", str(error) or f"{path.name} cannot be read: {type(error).__name__}.")
 
 
 @dataclass(frozen=True)
@@ -272,7 +284,6 @@ def _read_in_background(viewer: Any, path: Path) -> None:
     from napari.layers import Layer
 
     from .background import run_in_background
-    from .base import show_message
     from .turns import by_turns
 
     reference = weakref.ref(getattr(viewer, "__wrapped__", viewer))
@@ -291,7 +302,7 @@ def _read_in_background(viewer: Any, path: Path) -> None:
         by_turns(viewer.window._qt_window, parts(viewer, contents))
 
     def complain(error: BaseException) -> None:
-        show_message(reference(), "error", str(error) or f"{path.name} cannot be read: {type(error).__name__}.")
+        _complain(reference(), path, error)
 
     viewer.status = f"Reading {path.name} …"
     run_in_background(lambda _cancel: contents_of(path), add, complain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ class UnmixingDock(
         self._job: Any = None
         self._loading: Any = None
         self._told = (0.0, "")
+        self._began = 0.0
         self._wants_run = False
         self._joined = False
         self.setAcceptDrops(True)
@@ -326,6 +328,7 @@ class UnmixingDock(
     def _run(self, work: Any, on_done: Any, words: str) -> None:
         """One job at a time, with progress and a way to stop it."""
         self._told = (0.0, words)
+        self._began = time.monotonic()
         self._job = self.in_background(work, on_done, self._job_failed)
         self.progress.setRange(0, 100)
         self.progress.setValue(0)
@@ -372,8 +375,8 @@ class UnmixingDock(
         self._ended()
         self.bench.found(result, unmixed)
         self._show_result(below=self._overview_layer(unmixed.spectra), fresh=True)
-        seconds = float(result.provenance.get("seconds", 0.0))
-        self._say(f"{result.components} components in {seconds:.2g} s.")
+        count = f"{result.components} component{'s' if result.components > 1 else ''}"
+        self._say(f"{count} in {time.monotonic() - self._began:.2g} s.")
 
     def _overview_layer(self, spectra: Spectra) -> Any:
         for layer in self.viewer.layers:

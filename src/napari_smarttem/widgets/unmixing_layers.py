@@ -187,7 +187,8 @@ class UnmixingLayers:
             below.visible = False
             self._hidden.append(below)
         self._first = False
-        viewer.layers.selection.active = active if active is not None and active in viewer.layers else self.maps[0]
+        keeps = active is not None and active in viewer.layers and active.visible
+        viewer.layers.selection.active = active if keeps else self.maps[0]
 
     def _show_classes(self, labels: np.ndarray | None, about: dict[str, Any]) -> None:
         """The class of each pixel as a Labels layer, hidden under the maps, where the method gives one."""
@@ -259,6 +260,7 @@ class UnmixingLayers:
                 layer.name = title
             return
         active = viewer.layers.selection.active
+        marker = live_layer(viewer, self.marker)
         self.window = show_image(
             viewer,
             frame,
@@ -268,6 +270,8 @@ class UnmixingLayers:
             blending="translucent",
             contrast_limits=(low, max(high, low + 1e-6)),
         )
+        if marker is not None:
+            viewer.layers.move(viewer.layers.index(marker), len(viewer.layers))
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
 
