@@ -33,12 +33,11 @@ TARGET_COLUMNS = (
 
 def judged_targets(journal: Journal) -> tuple[JudgedTarget, ...]:
     """The targets as the run left them, in the order they were proposed: the last proposal, and all that were measured."""
-    decisions = [document for document in journal.documents() if isinstance(document, Decision)]
     review = Review()
     for document in journal.documents():
         if isinstance(document, Proposal):
             step = AwaitReview(step_id=document.step_id, targets=document.targets)
-            review.open(step, [decision for decision in decisions if decision.step_id == document.step_id])
+            review.open(step, journal.decisions(document.step_id))
         elif isinstance(document, StepDone):
             target_id = getattr(document.step, "target_id", None)
             if target_id is not None:

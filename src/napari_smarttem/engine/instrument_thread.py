@@ -33,11 +33,6 @@ class InstrumentThread:
         """End the thread once what is queued is done; does not wait."""
         self._queue.put(None)
 
-    @property
-    def is_current(self) -> bool:
-        """True on the instrument thread itself."""
-        return threading.current_thread() is self._thread
-
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             future, function = job

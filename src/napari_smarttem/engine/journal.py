@@ -8,19 +8,21 @@ disk. A line that is torn (the last one, when the power went) acknowledges nothi
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from ..schema import (
     BadInput,
+    Decision,
     Document,
     Frame,
     FrameRecord,
@@ -32,6 +34,8 @@ from ..schema import (
     StepResult,
 )
 from .frame_store import FrameStore
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".smarttem"
 _LINES = "run.jsonl"
@@ -201,7 +205,21 @@ class Journal:
             interrupted=step_id in self.interrupted,
         )
 
+    def decisions(self, step_id: str) -> tuple[Decision, ...]:
+        """What people decided in the review of a step, oldest first."""
+        return tuple(d for d in self.documents() if isinstance(d, Decision) and d.step_id == step_id)
+
     # -- writing
+
+    def write_end(self, outcome: Literal["finished", "stopped", "failed"], reason: str) -> str:
+        """Write how the run ended and let the folder go; the sentence says why that was not possible, or is empty."""
+        try:
+            self.append(RunStop(outcome=outcome, reason=reason, steps_done=len(self.steps)))
+            self.close()
+        except (JournalError, OSError) as error:
+            log.error("the end of the run could not be written: %s", error)
+            return str(error)
+        return ""
 
     def write_result(self, result: StepResult) -> StepDone:
         """Acknowledge a step: its frames first, then its line. Returns once both are safe.

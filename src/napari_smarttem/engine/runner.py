@@ -17,14 +17,12 @@ from ..schema import (
     AwaitReview,
     BadInput,
     Cancelled,
-    Decision,
     DoseBudgetExceeded,
     InstrumentFault,
     JournalError,
     Note,
     Plan,
     PlanContext,
-    RunStop,
     SetOptics,
     SmartTEMError,
     StepResult,
@@ -57,8 +55,8 @@ class Runner:
         Where `AwaitReview` steps go.
     watchdog_s : float
         A step that takes five times its estimate, and at least this long, is given up: the beam is blanked and the run fails.
-    launch : callable or None
-        Runs a function on the instrument thread; None starts a thread for each run.
+    launch : callable
+        Runs a function on the instrument thread.
     """
 
     status_changed = Signal(object)
@@ -73,13 +71,13 @@ class Runner:
         instrument: Any,
         review: Review,
         *,
+        launch: Callable[[Callable[[], None]], object],
         watchdog_s: float = 30.0,
-        launch: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self.instrument = instrument
         self.review = review
         self.watchdog_s = watchdog_s
-        self._launch = launch or _start_thread
+        self._launch = launch
         self._standing = Standing(self.status_changed, lambda: instrument.dose_budget_e_per_a2)
         self._lock = self._standing.lock
         # The token detectors look at: set when the run stops, or when a long exposure is to make way for a pause.
@@ -262,7 +260,7 @@ class Runner:
         """Wait with the beam off the specimen; the person's verdicts go to the journal as they are given."""
         self.instrument.make_safe()
         started = self.instrument.now_s()
-        earlier = _decisions(journal, step)
+        earlier = journal.decisions(step.step_id)
         self.review.open(step, earlier)
         self._enter(RunState.AWAITING_REVIEW, reason=step.prompt)
         if policy.judge is not None:
@@ -291,7 +289,7 @@ class Runner:
                 f"this run was made with other settings or another version, and cannot be resumed."
             )
         if isinstance(step, AwaitReview) and result.review is not None:
-            self.review.close_replayed(step, result.review, _decisions(journal, step))
+            self.review.close_replayed(step, result.review, journal.decisions(step.step_id))
             self._wake.clear()
         return result
 
@@ -353,7 +351,7 @@ class Runner:
                 problems.append(f"The optics could not be put back: {error}")
         if problems:
             reason = " ".join([reason, *problems])
-        unwritten = _write_end(journal, outcome, reason)
+        unwritten = journal.write_end(outcome, reason)
         if unwritten and outcome == "finished":
             outcome, reason = "failed", unwritten
         self._settle(outcome, reason)
@@ -385,7 +383,7 @@ class Runner:
         reason = " ".join([reason, *problems])
         log.error("%s", reason)
         if self._journal is not None:
-            _write_end(self._journal, "failed", reason)
+            self._journal.write_end("failed", reason)
         self._settle("failed", reason, abandoned=True)
 
     # -- inside
@@ -402,24 +400,5 @@ class Runner:
         self._standing.announce()
 
 
-def _write_end(journal: Journal, outcome: Literal["finished", "stopped", "failed"], reason: str) -> str:
-    """Write how the run ended and let the folder go; the sentence says why that was not possible, or is empty."""
-    try:
-        journal.append(RunStop(outcome=outcome, reason=reason, steps_done=len(journal.steps)))
-        journal.close()
-    except (JournalError, OSError) as error:
-        log.error("the end of the run could not be written: %s", error)
-        return str(error)
-    return ""
-
-
 def _unmeasured(result: StepResult) -> TargetState:
     return TargetState.FAILED if result.status == "failed" else TargetState.REJECTED
-
-
-def _decisions(journal: Journal, step: AwaitReview) -> tuple[Decision, ...]:
-    return tuple(d for d in journal.documents() if isinstance(d, Decision) and d.step_id == step.step_id)
-
-
-def _start_thread(function: Callable[[], None]) -> None:
-    threading.Thread(target=function, name="smarttem-instrument", daemon=True).start()

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from .frame import Axis
 from .plan import PlanContext, PlanSpec, ReviewOutcome, Step, Target, TargetState
 
-SCHEMA_VERSION = 1
-
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import hmac
 import itertools
 import math
@@ -89,7 +90,6 @@ class Link:
         self.virtual_time = False
         self.reconnections = 0
         self.quiet_s = QUIET_S
-        self._cancel_sent: int | None = None
         with self._lock:
             self._main = self._connect()
         self._pinging = threading.Thread(target=self._ping, name="smarttem-dm-alive", daemon=True)
@@ -216,12 +216,9 @@ class Link:
         raise AssertionError("unreachable")
 
     def _tell_cancel(self, number: int) -> None:
-        try:
+        # where the connection is gone the command ends with it, one way or the other
+        with contextlib.suppress(SmartTEMError):
             self._urgent("cancel", {"job": number})
-        except SmartTEMError:
-            self._cancel_sent = None  # the connection is gone: the command ends with it, one way or the other
-        else:
-            self._cancel_sent = number
 
     # -- connecting
 
