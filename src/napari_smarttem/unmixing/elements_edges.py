@@ -26,6 +26,8 @@ TOO_NEAR_EV = {False: 8.0, True: 25.0}
 """Two onsets nearer than this cannot be told apart, so that one edge is named; further where one rises slowly (True)."""
 HELD = 0.4
 """Part of what an edge claims that the spectrum must rise by at its onset."""
+POOR, BETTER = 25.0, 0.3
+"""Where the squared misfit of a channel is above the first, edges of an odd shape are taken if they leave this part of it."""
 LEAST_SHARP = 0.5
 """The first 9 eV of an edge over what comes 15 to 35 eV later, unless its shell rises slowly."""
 LEAST_WHITE = 1.3
@@ -75,12 +77,20 @@ def find_edges(
         def seen(c: int, fit: Fit, search: Stepwise = search) -> bool:
             return _plausible(search.candidates[c], fit, c, spectrum=spectrum, sigma=sigma, energy=energy)
 
+        def risen(c: int, fit: Fit, search: Stepwise = search) -> bool:
+            edge = search.candidates[c]
+            return _plausible(edge, fit, c, spectrum=spectrum, sigma=sigma, energy=energy, strict=False)
+
         def apart(c: int, d: int, search: Stepwise = search) -> bool:
             one, other = search.candidates[c], search.candidates[d]
             room = TOO_NEAR_EV[one.delayed or other.delayed]
             return one.element == other.element or abs(one.energy_ev - other.energy_ev) > room
 
         fit = search.grow(lambda _c, _taken: True, seen, largest=largest, apart=apart)
+        if fit.chi2 > POOR * len(energy):  # an edge of an odd shape, but what else should it be?
+            odd = search.grow(lambda _c, _taken: True, risen, largest=largest, apart=apart)
+            if odd.cost < BETTER * fit.cost:
+                fit = odd
         cost = fit.cost + (shift / USUAL_SHIFT_EV) ** 2
         if best is None or cost < best[0]:
             best = cost, search, fit
@@ -91,9 +101,16 @@ def find_edges(
 
 
 def _plausible(
-    edge: Candidate, fit: Fit, c: int, *, spectrum: np.ndarray, sigma: np.ndarray, energy: np.ndarray
+    edge: Candidate,
+    fit: Fit,
+    c: int,
+    *,
+    spectrum: np.ndarray,
+    sigma: np.ndarray,
+    energy: np.ndarray,
+    strict: bool = True,
 ) -> bool:
-    """Whether the spectrum rises at the onset, by what the edge claims, and in the way of its shell."""
+    """Whether the spectrum rises at the onset, by what the edge claims, and in the way of its shell (if `strict`)."""
     own = fit.amounts[fit.taken.index(c)] @ edge.columns
     onset = edge.energy_ev + edge.moved_ev
     slow = edge.delayed
@@ -110,6 +127,8 @@ def _plausible(
     noise = float(np.sqrt((sigma[before] ** 2).mean() / before.sum() + (sigma[after] ** 2).mean() / after.sum()))
     if claimed < least or jump < max(HELD * claimed, 2.0 * noise):
         return False
+    if not strict:
+        return True
     if not slow:
         soon, then = ((energy > onset + a) & (energy < onset + b) for a, b in ((0.0, 9.0), (15.0, 35.0)))
         if then.any() and float(own[soon].mean()) < LEAST_SHARP * float(own[then].mean()):
