@@ -22,6 +22,7 @@ from ..schema import Field2D, PlanContext, Scan, estimate_dose, estimate_duratio
 from .dose_meter import dose_text
 from .job_bar import duration_text
 from .settings_form import SettingsForm
+from .tones import set_tone
 
 PRIMARY = (
     "QPushButton { background: #0b72b9; color: white; font-weight: 600; padding: 6px; border-radius: 3px; }"
@@ -40,7 +41,7 @@ def hint(text: str = "") -> QLabel:
     """A line of explanation, quieter than the rest."""
     label = QLabel(text)
     label.setWordWrap(True)
-    label.setStyleSheet("color: #9aa0a8;")
+    set_tone(label, "quiet")
     return label
 
 

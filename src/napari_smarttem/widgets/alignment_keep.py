@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
+from qtpy.QtGui import QValidator
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from ..alignment.check import worst_deviation
@@ -16,6 +17,23 @@ from .setting_editors import NumberBox
 
 MODES = ("ask", "correct")
 TICK_MS = 500
+
+
+class _Every(QSpinBox):
+    """*every*, *every 2nd*, *every 3rd* …"""
+
+    def textFromValue(self, value: int) -> str:
+        if value == 1:
+            return "every"
+        ending = "th" if value % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(value % 10, "th")
+        return f"every {value}{ending}"
+
+    def valueFromText(self, text: str | None) -> int:
+        digits = "".join(one for one in text or "" if one.isdigit())
+        return int(digits) if digits else 1
+
+    def validate(self, text: str | None, pos: int) -> tuple[QValidator.State, str, int]:
+        return QValidator.State.Acceptable, text or "", pos
 
 
 class KeepBox(QWidget):
@@ -42,13 +60,12 @@ class KeepBox(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(1)
-        self.in_runs = QCheckBox("and in acquisitions, before each")
+        self.in_runs = QCheckBox("and in acquisitions, before")
         self.in_runs.setToolTip(
             "One Ronchigram before each so many-th image of a point, or spectrum, of acquisitions that are begun from now on"
         )
-        self.every = QSpinBox()
+        self.every = _Every()
         self.every.setRange(1, 10_000)
-        self.every.setSuffix(".")
         self.before = QComboBox()
         for words, value in (("image", "image"), ("spectrum", "point")):
             self.before.addItem(words, value)

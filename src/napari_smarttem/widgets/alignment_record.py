@@ -269,6 +269,11 @@ class AlignmentRecord(QObject):
             self.stale.discard(going.target)  # what was set since only leads back from the defocus of the look
         if going.undoes:
             mine = self.undoable(going.target)[-going.undoes :]
+            now = f"{datetime.now():%H:%M:%S}"
+            self.notes += [
+                (one.target, one.at, f"{one.words}: {said_changes(one.before, one.after)}; taken back at {now}")
+                for one in mine
+            ]
             self.moved = [one for one in self.moved if one not in mine]
         elif changed:
             before = {name: going.before[name] for name in changed if name in going.before}
@@ -286,6 +291,11 @@ class AlignmentRecord(QObject):
         self.frames.clear()
         self.stale.clear()
         self.read.emit(None)
+
+
+def said_changes(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Values of controls before and after, as the history writes them."""
+    return ", ".join(f"{name} {before[name]:.4g} → {value:.4g}" for name, value in after.items() if name in before)
 
 
 def reading_of(data: Mapping[str, Any]) -> Reading | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .alignment_record import Entry
+from .alignment_record import Entry, said_changes
 from .alignment_tables import FAIR, GOOD, POOR
 from .angle_plane import AnglePlaneDock
 from .base import open_dock
 from .launch import dock_of
 from .tabs import place_below_canvas
+from .tones import set_tone
 
 CIRCLE = "χ = π/4"
 ANGLE_PLANE_HEIGHT = 420
+_TONES = {GOOD: "good", FAIR: "warning", POOR: "bad"}
 
 
 class AlignmentView:
@@ -66,7 +68,7 @@ class AlignmentView:
 
     def _say_verdict(self, sentence: str, color: str) -> None:
         self.verdict.setText(sentence)
-        self.verdict.setStyleSheet(f"color: {color};" if color else "")
+        set_tone(self.verdict, _TONES.get(color, ""))
 
     def _draw_circle(self, *_: Any) -> None:
         frame = self.record.frames.get(self.target.name) if self.target is not None else None
@@ -90,11 +92,7 @@ class AlignmentView:
         name = self.target.name
         lines = [(one.at, f"read: {one.reading.words()}") for one in self.record.of(name)]
         lines += [(at, text) for target, at, text in self.record.notes if target == name]
-        lines += [(one.at, f"{one.words}: {_said(one.before, one.after)}") for one in self.record.undoable(name)]
+        lines += [(one.at, f"{one.words}: {said_changes(one.before, one.after)}") for one in self.record.undoable(name)]
         self.history.clear()
         self.history.addItems([f"{at}  {text}" for at, text in sorted(lines, key=lambda line: line[0])])
         self.history.scrollToBottom()
-
-
-def _said(before: dict[str, float], after: dict[str, float]) -> str:
-    return ", ".join(f"{name} {before[name]:.4g} → {value:.4g}" for name, value in after.items() if name in before)

@@ -284,4 +284,4 @@ class AnglePlaneDock(SessionWidget):
             face_color="transparent",
         )
         layer.features = {"name": [f"{name} {radius:g} {units}" for name, (radius, _) in self._circles.items()]}
-        layer.text = {"string": "{name}", "color": "white", "size": 9, "anchor": "upper_left"}
+        layer.text = {"string": "{name}", "color": "#F0E442", "size": 11, "anchor": "upper_left"}

@@ -8,6 +8,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from .progress_bar import ProgressBar
+from .tones import set_tone
 
 _SENTENCES = {
     "idle": "Nothing is running.",
@@ -91,14 +92,14 @@ class JobBar(QWidget):
             count = status.steps_done
             self.progress.setFormat(f"{count} step{'s' if count > 1 else ''}" if count else "")
         sentence = _SENTENCES.get(self._state, self._state)
-        if self._state == "running" and status.remaining_s is not None:
+        if self._state == "running" and status.remaining_s is not None and status.remaining_s >= 0.5:
             sentence = f"Running; {duration_text(status.remaining_s)} left."
         elif self._state == "finished" and status.outcome == "stopped":
             sentence = "Stopped."
         if status.reason and self._state not in {"running", "idle"}:
             sentence = f"{sentence} {_as_sentence(status.reason)}"
         self.reason.setText(sentence)
-        self.reason.setStyleSheet("color: #ff8a66;" if self._state == "failed" else "")
+        set_tone(self.reason, "bad" if self._state == "failed" else "")
         self._enable()
 
     def _enable(self) -> None:

@@ -205,6 +205,8 @@ class LiveView(QObject):
             return
         if self.maps.draw() and self.maps.layers and not self._dimmed:
             self._dimmed = True
+            if not _has_dark_canvas(self.viewer):
+                return  # half of an image over white is nearly white
             for layer in self._images.values():
                 if live_layer(self.viewer, layer) is not None and layer.opacity == 1.0:
                     layer.opacity = 0.5
@@ -265,6 +267,12 @@ class LiveView(QObject):
         self._detail = show_image(viewer, frame, self._detail, name="newest image of a point", index=len(self._images))
         if active is not None and active in viewer.layers:
             viewer.layers.selection.active = active
+
+
+def _has_dark_canvas(viewer: Any) -> bool:
+    from napari.utils.theme import get_theme
+
+    return sum(get_theme(viewer.theme).canvas.as_rgb_tuple()[:3]) < 3 * 128
 
 
 def _energy_axis(spectrometer: Any) -> Axis:

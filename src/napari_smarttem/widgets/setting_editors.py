@@ -24,6 +24,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .tones import set_tone
+
 _UNITS = (
     ("_e_per_a2", "e/Å²"),
     ("_px_per_s", "px/s"),
@@ -290,7 +292,7 @@ class _Optional(Editor):
         self.inner = inner
         self._suggestion = suggestion
         self.absent = QLabel(absent)
-        self.absent.setStyleSheet("color: #9aa0a8;")
+        set_tone(self.absent, "quiet")
         self.row.addWidget(self.tick)
         self.row.addWidget(inner, 1)
         self.row.addWidget(self.absent, 1)

@@ -34,6 +34,7 @@ from .single_pixel_plots import ErrorPlot, Pictures, SignalPlot
 from .single_pixel_record import KIND, Imaging, SinglePixelRecord, raster_settings, record_for
 from .single_pixel_veto import VetoPage
 from .tabs import join_tabs
+from .tones import set_tone
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -345,7 +346,7 @@ class SinglePixelDock(SessionWidget):
             self.misfit.setText(
                 f"Signals against prediction: χ² {run.misfit:.2f} a signal. {'' if run.remark else 'As it should be.'}"
             )
-            self.misfit.setStyleSheet("color: #ff8a66;" if run.remark else "")
+            set_tone(self.misfit, "bad" if run.remark else "")
         self.pictures.show_run(run)
         self.signal.show_run(run)
         before = record.earlier[-1] if record.earlier else None

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from ..single_pixel.compare import Raster, expected_error
 from .single_pixel_plots import SmallPicture
 from .single_pixel_record import Imaging
+from .tones import set_tone
 
 HEAD = ("Way", "Patterns", "Electrons", "Most e/Å²", "Error")
 TIPS = (
@@ -58,7 +59,7 @@ class ComparePage(QWidget):
         self.verdict.setWordWrap(True)
         self.words = QLabel(HONEST)
         self.words.setWordWrap(True)
-        self.words.setStyleSheet("color: #9a9da4;")
+        set_tone(self.words, "quiet")
         buttons = QHBoxLayout()
         buttons.addWidget(self.calculate_button)
         buttons.addWidget(self.measure_button)

@@ -24,6 +24,7 @@ from .instrument import scrolled
 from .launch import dock_of
 from .layers import METADATA_KEY
 from .progress_bar import ProgressBar
+from .tones import set_tone
 from .unmixing_bench import Bench, Unmixed, bench_for
 from .unmixing_choose import NOTHING, InputActions
 from .unmixing_compare import CompareActions, ComparePage
@@ -368,7 +369,7 @@ class UnmixingDock(
 
     def _say(self, sentence: str, *, bad: bool = False) -> None:
         self.message.setText(sentence)
-        self.message.setStyleSheet("color: #ff8a66;" if bad else "")
+        set_tone(self.message, "bad" if bad else "")
 
     def _unmixed(self, found: tuple[Any, Unmixed]) -> None:
         result, unmixed = found

@@ -21,11 +21,10 @@ from qtpy.QtWidgets import (
 )
 
 from .acquisition_form import hint, primary
+from .tones import set_tone
 from .unmixing_layers import component_color
 from .unmixing_plots import EndmemberPlot, Graph, PixelPlot, ScreePlot
 from .unmixing_table import ComponentTable
-
-QUIET = "color: #9aa0a8;"
 
 
 def button(text: str, tip: str, kind: type = QPushButton) -> Any:
@@ -39,11 +38,11 @@ def button(text: str, tip: str, kind: type = QPushButton) -> Any:
 class Sentences(QLabel):
     """Text in as many lines as it needs: a plain label with wrapped words is cut where a page in a scroll area runs short."""
 
-    def __init__(self, text: str = "", style: str = "") -> None:
+    def __init__(self, text: str = "", tone: str = "") -> None:
         super().__init__(text)
         self.setWordWrap(True)
-        if style:
-            self.setStyleSheet(style)
+        if tone:
+            set_tone(self, tone)
 
     def setText(self, text: str) -> None:
         """Show another text."""
@@ -135,7 +134,7 @@ class UnmixPage(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.method = QComboBox()
-        self.summary = Sentences(style=QUIET)
+        self.summary = Sentences(tone="quiet")
         self.components = QSpinBox()
         self.components.setRange(0, 64)
         self.components.setSpecialValueText("auto")
@@ -173,9 +172,9 @@ class UnmixPage(QWidget):
         self.live = QCheckBox("Again while spectra arrive")
         self.live.setToolTip("During an acquisition: unmix again what has been measured so far, every few seconds")
         self.verdict = Sentences()
-        self.warnings = Sentences(style="color: #E69F00;")
+        self.warnings = Sentences(tone="warning")
         self.scree = ScreePlot()
-        self.reason = Sentences(style=QUIET)
+        self.reason = Sentences(tone="quiet")
         self.form = QFormLayout()
         self.form.addRow("Method", self.method)
         self.form.addRow(self.summary)
