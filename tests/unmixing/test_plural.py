@@ -78,3 +78,18 @@ def test_a_wedge_of_single_scattering_is_not_doubted() -> None:
 def test_other_signals_have_no_plasmons() -> None:
     frame = _measured(0.2 + 1.2 * RAMP, EVEN)
     assert not _said(frame.model_copy(update={"signal": "CL"}))
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+def test_deconvolution_pixel_by_pixel_takes_it_out_of_a_real_line_scan(shared_data) -> None:
+    from napari_smarttem.io.read import read
+    from napari_smarttem.unmixing.prepare import deconvolve
+
+    core, low = (
+        max(read(shared_data / name), key=lambda one: one.data.size)
+        for name in ("LSMO_linescan.hspy", "LSMO_linescan_low_loss.hspy")
+    )
+    assert _said(core)
+    assert _said(deconvolve(core, low, mean=True))
+    assert not _said(deconvolve(core, low))
