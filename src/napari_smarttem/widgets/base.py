@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QCoreApplication, QEvent, QObject
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QTimer
 from qtpy.QtWidgets import QDockWidget, QWidget
 
 from .background import BackgroundJob, run_in_background, when_done
@@ -210,14 +210,33 @@ def open_dock(viewer: Any, title: str) -> Any:
         dock, widget = _add_dock(viewer, title, kind)
     dock.show()
     dock.raise_()
+    stay_on_screen(main)
     return widget
+
+
+def stay_on_screen(main: Any) -> None:
+    """Make the main window no larger than the screen, in the next turn of the event loop.
+
+    Qt lets a window grow with what its docks ask for, one above the other as napari puts new ones, and never shrinks it again.
+    """
+
+    def shrink() -> None:
+        if not isalive(main) or main.isMaximized() or main.isFullScreen() or main.screen() is None:
+            return
+        room = main.screen().availableGeometry()
+        if main.height() > room.height() or main.width() > room.width():
+            main.resize(min(main.width(), room.width()), min(main.height(), room.height()))
+
+    QTimer.singleShot(0, shrink)
 
 
 def _add_dock(viewer: Any, title: str, kind: Callable[[Any], QWidget]) -> tuple[Any, QWidget]:
     from napari.plugins import _npe2
 
     if any(plugin == PLUGIN and title in titles for _, (plugin, titles) in _npe2.widget_iterator()):
-        return viewer.window.add_plugin_dock_widget(PLUGIN, title)
+        # one above the other, the docks together would ask for more height than a laptop has; the angle plane is looked at beside
+        # the others
+        return viewer.window.add_plugin_dock_widget(PLUGIN, title, tabify=title != "Angle plane")
     widget = kind(viewer)
     return viewer.window.add_dock_widget(widget, name=f"{title} ({PLUGIN})", area="right", tabify=True), widget
 

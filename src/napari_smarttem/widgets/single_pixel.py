@@ -26,6 +26,7 @@ from ..single_pixel.compare import Raster, expected_raster_error, ideal_raster
 from ..single_pixel.settings import SinglePixelSettings, parse
 from .angle_plane import AnglePlaneDock
 from .base import JobBar, SessionWidget, remember, remembered
+from .instrument import scrolled
 from .progress_bar import ProgressBar
 from .settings_form import SettingsForm
 from .single_pixel_compare import ComparePage
@@ -151,16 +152,23 @@ class SinglePixelDock(SessionWidget):
             head.addWidget(one)
         row = QHBoxLayout()
         row.addWidget(self.words, 1)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(4, 4, 4, 4)
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        column.addWidget(self.mark)
         column.addWidget(top)
         column.addLayout(buttons)
         column.addLayout(row)
         column.addWidget(self.misfit)
         column.addWidget(self.pages, 1)
-        column.addWidget(self.bar)
+        area = scrolled(inner)  # all of it together is higher than a laptop's screen
+        area.setMinimumWidth(inner.minimumSizeHint().width())
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(4, 4, 4, 4)
+        whole.setSpacing(4)
+        whole.addWidget(self.mark)
+        whole.addWidget(area, 1)
+        whole.addWidget(self.bar)
 
     def sizeHint(self) -> Any:
         """As wide as two small pictures beside each other need."""

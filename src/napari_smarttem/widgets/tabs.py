@@ -7,7 +7,7 @@ from typing import Any
 from qtpy.compat import isalive
 from qtpy.QtCore import Qt
 
-from .base import SessionWidget
+from .base import SessionWidget, stay_on_screen
 from .launch import dock_of
 
 
@@ -42,6 +42,7 @@ def join_tabs(widget: SessionWidget, width: int, apart: tuple[type, ...] = ()) -
     if beside[0] not in main.tabifiedDockWidgets(mine):
         main.tabifyDockWidget(beside[0], mine)
         mine.raise_()
+    stay_on_screen(main)
     mine.setWindowTitle(mine.windowTitle().split(" (")[0])  # with the plugin's name behind it nobody could read the tab
     return True
 

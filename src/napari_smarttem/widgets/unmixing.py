@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..schema import BadInput
-from .base import SessionWidget, remember, remembered
+from .base import SessionWidget, remember, remembered, stay_on_screen
 from .instrument import scrolled
 from .launch import dock_of
 from .layers import METADATA_KEY
@@ -266,6 +266,7 @@ class UnmixingDock(
         self._joined = True
         if beside[0] not in main.tabifiedDockWidgets(mine):
             main.tabifyDockWidget(beside[0], mine)
+        stay_on_screen(main)
         mine.raise_()
 
     def settle_in(self, in_front: bool) -> None:
