@@ -155,6 +155,20 @@ def test_zero_loss_peaks_are_aligned_to_a_fraction_of_a_channel() -> None:
         align_zero_loss(_frame(data, offset=300.0))
 
 
+@pytest.mark.parametrize(("width_ev", "electrons"), [(0.1, 1e5), (0.4, 1e5), (0.8, 1e4)])
+def test_peaks_of_many_channels_are_aligned_as_well_as_counts_allow(width_ev: float, electrons: float) -> None:
+    """The upper half of the peak, free of tails, tells its place within 2.2 times what the centre of gravity of so many electrons of a Gaussian peak is uncertain by."""
+    from napari_smarttem.unmixing.zlp_centre import zero_loss_centres
+
+    rng, channels = np.random.default_rng(0), 0.015 * (np.arange(600) - 300)
+    centre = rng.normal(0.0, 0.5 * width_ev, (300, 1))
+    peak = np.exp(-4 * np.log(2) * ((channels - centre) / width_ev) ** 2)
+    counts = rng.poisson(electrons * peak / peak.sum(axis=1, keepdims=True))
+    found = 0.015 * (zero_loss_centres(counts.astype(float)) - 300)
+    assert np.std(found - centre[:, 0]) < 2.2 * width_ev / 2.3548 / np.sqrt(electrons)
+    assert abs(np.mean(found - centre[:, 0])) < 0.3 * width_ev / 2.3548 / np.sqrt(electrons)
+
+
 def test_power_law_leaves_nothing_of_a_power_law() -> None:
     energy = 100.0 + np.arange(300)
     data = np.full((4, 4, 1), 50.0) * (energy / 100) ** -2.7

@@ -17,6 +17,7 @@ import numpy as np
 from ..schema import BadInput
 from ..schema.frame import Axis, Frame
 from .prepare_paint import sum_painted
+from .zlp_centre import zero_loss_centres
 
 Report = Callable[[float, str], None]
 """Told the fraction done and a word; may raise `Cancelled`."""
@@ -138,16 +139,12 @@ def _medians(data: np.ndarray, size: tuple[int, ...], tell: Callable[[float], No
 def align_zero_loss(frame: Frame) -> Frame:
     """Shift every spectrum so that its zero-loss peak is at 0 eV, to a fraction of a channel.
 
-    The peak's centre is that of a parabola through the logarithms of the highest channel and its neighbours.
+    The peak's centre is that of a parabola through the logarithms of its upper half (`zlp_centre`).
     """
     data = np.asarray(frame.data, dtype=np.float64)
     axis = frame.axes[-1]
     flat = data.reshape(-1, data.shape[-1])
-    top = np.clip(flat.argmax(axis=1), 1, flat.shape[1] - 2)
-    rows = np.arange(len(flat))
-    near = np.log(np.maximum(np.stack([flat[rows, top + d] for d in (-1, 0, 1)]), 1e-3))
-    curvature = near[0] - 2 * near[1] + near[2]
-    centre = top + np.where(curvature < 0, 0.5 * (near[0] - near[2]) / np.where(curvature < 0, curvature, -1.0), 0.0)
+    centre = zero_loss_centres(flat)
     wanted = -axis.offset / axis.scale
     if not -0.5 <= wanted <= flat.shape[1] - 0.5:
         raise BadInput(f"0 eV is not in these spectra (they begin at {axis.offset:g} eV): align the low loss first.")

@@ -27,6 +27,10 @@ SHAPE_ACCURACY = 0.02
 """Groups of pixels differ in the shape of their peaks by about so much: more counts do not count for more than that."""
 NEAR = 2.5
 """Data up to this multiple of where the fits end are looked at."""
+BEFORE = (0.9, 1.5)
+"""In widths of the peak: how far before the onset that is seen the fits end."""
+TAIL = 1.8
+"""In widths of the peak: what is needed of the tail to continue it."""
 POOR = 3.0
 """Replicas that fit worse than the median by this factor were caught in a wrong minimum, and are left out."""
 
@@ -143,9 +147,7 @@ def fit_zero_loss(
             f"Loss begins at {found:.3g} eV, inside of the zero-loss peak ({width:.3g} eV wide): no part of its tail is"
             " free of loss, so the peak cannot be learnt from these spectra."
         )
-    # the instrument's width spreads the loss before where it is seen
-    ends = np.minimum(found - width * rng.uniform(0.3, 1.0, replicas), found * rng.uniform(0.75, 1.0, replicas))
-    ends = np.maximum(ends, min(1.2 * width, 0.9 * found))
+    ends = _ends(found, width, replicas, rng)
     tell(0.1, "zero-loss networks")
     shapes, misfit = _learn(
         drawn, sums, energy, width, core, thickness=thickness, ends=ends, seed=seed, steps=steps, tell=tell
@@ -294,6 +296,17 @@ def onset(sums: np.ndarray, energy: np.ndarray, core: tuple[int, int], thickness
     if not len(rises):
         raise BadInput("No loss is seen beside the zero-loss peak: there is nothing to take it away from.")
     return 0.8 * float(middle[later[0] + rises[0]])
+
+
+def _ends(found: float, width: float, replicas: int, rng: np.random.Generator) -> np.ndarray:
+    """Up to where each replica is fitted, ``(replicas,)``, in eV.
+
+    The instrument's width spreads the loss to before where it is seen, and a fit that takes in one percent of loss at its end
+    goes on too high above it. But the tail has to be in the fit.
+    """
+    ends = np.minimum(found - width * rng.uniform(*BEFORE, replicas), found * rng.uniform(0.75, 1.0, replicas))
+    tail = np.minimum(TAIL * width * rng.uniform(0.85, 1.15, replicas), found - 0.3 * width)
+    return np.maximum(np.maximum(ends, tail), min(1.2 * width, 0.9 * found))
 
 
 def _learn(

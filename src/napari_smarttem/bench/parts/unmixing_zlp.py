@@ -68,14 +68,18 @@ def low_loss(
     exponent: float = 0.5,
     electrons: float = 2e5,
 ) -> LowLoss:
-    """A specimen of varying thickness with a band gap and a plasmon, -3 eV to 28 eV."""
+    """A specimen of varying thickness with a band gap and a plasmon, -3 eV to 28 eV.
+
+    The peak's middle lies anywhere in its channel, which the axis cannot say.
+    """
     from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
     rng = np.random.default_rng([seed, 77])
     gap = float(rng.choice(GAPS_EV)) if gap_ev is None else gap_ev
     width = float(rng.uniform(0.1, 0.4)) if gap < 2 else float(rng.uniform(0.1, 0.8))
     scale = 31.0 / channels
-    energy = -3.0 + scale * np.arange(channels)
+    zero = scale * float(np.random.default_rng([seed, 78]).uniform(-0.5, 0.5))
+    energy = -3.0 + scale * np.arange(channels) - zero
     above = np.maximum(energy - gap, 0.0)
     plasmon, damping = rng.uniform(15.0, 22.0), rng.uniform(4.0, 10.0)
     # single scattering: the joint density of states begins as a power; free electrons take over towards the plasmon
