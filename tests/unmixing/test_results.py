@@ -157,7 +157,7 @@ def test_zero_loss_peaks_are_aligned_to_a_fraction_of_a_channel() -> None:
 
 @pytest.mark.parametrize(("width_ev", "electrons"), [(0.1, 1e5), (0.4, 1e5), (0.8, 1e4)])
 def test_peaks_of_many_channels_are_aligned_as_well_as_counts_allow(width_ev: float, electrons: float) -> None:
-    """The upper half of the peak, free of tails, tells its place within 2.2 times what the centre of gravity of so many electrons of a Gaussian peak is uncertain by."""
+    """The upper half of the peak, free of tails, tells its place within 2.2 times what all of its electrons would allow."""
     from napari_smarttem.unmixing.zlp_centre import zero_loss_centres
 
     rng, channels = np.random.default_rng(0), 0.015 * (np.arange(600) - 300)
