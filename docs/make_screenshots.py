@@ -82,8 +82,9 @@ def take(folder: Path, viewer: Any, session: Any, *, size: tuple[int, int] = SIZ
     review.approve(fresh[:18])
     review.reject(fresh[18:26])
     dock.show_page(2)
-    dock.live.targets.select(fresh[:1])
     _until(lambda: bool(dock.live.maps.layers))
+    _settle()  # what is selected must be on the canvas
+    dock.live.targets.select(fresh[:1])
     _settle()
     picture("acquisition")
 

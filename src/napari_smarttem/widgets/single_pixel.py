@@ -64,6 +64,13 @@ NO_PLATE = (
 )
 
 
+class _Squeezed(QVBoxLayout):
+    """Pictures shrink before anything has to be scrolled; a scroll area gives a layout with wrapped words all it would like."""
+
+    def hasHeightForWidth(self) -> bool:
+        return False
+
+
 class SinglePixelDock(SessionWidget):
     """Structured illumination and one number a pattern.
 
@@ -153,7 +160,7 @@ class SinglePixelDock(SessionWidget):
         row = QHBoxLayout()
         row.addWidget(self.words, 1)
         inner = QWidget()
-        column = QVBoxLayout(inner)
+        column = _Squeezed(inner)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addWidget(top)
