@@ -13,15 +13,18 @@ ENVELOPE = 8
 """Terms of the polynomial."""
 
 
-def chebyshev(u: torch.Tensor) -> torch.Tensor:
-    """Chebyshev polynomials of u, which runs from 0 to about 1: (..., ENVELOPE)."""
+def chebyshev(u: torch.Tensor, terms: int = ENVELOPE) -> torch.Tensor:
+    """The first Chebyshev polynomials of u, which runs from 0 to about 1: (terms, ...)."""
     import torch
 
-    t = (2 * u - 1).clamp(-1.2, 1.2)
-    rows = [torch.ones_like(t), t]
-    for _ in range(ENVELOPE - 2):
-        rows.append(2 * t * rows[-1] - rows[-2])
-    return torch.stack(rows, dim=-1)
+    t = (2 * u - 1).clamp_(-1.2, 1.2)
+    out = torch.empty((terms, *t.shape), dtype=t.dtype)
+    out[0] = 1.0
+    out[1] = t
+    t = 2 * t
+    for k in range(2, terms):
+        torch.sub(t * out[k - 1], out[k - 2], out=out[k])
+    return out
 
 
 def chebyshev_slope(u: torch.Tensor, weights: np.ndarray) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """From one Ronchigram to aberrations with error bars, or to the reason why not.
 
 The network looks at the local spectra and gives a start; the likelihood of all local spectra is then climbed with small windows,
-which forgive a poor start, and with wide ones, which give the accuracy. What comes out is judged before it is called a measurement.
+which forgive a poor start, and with wide ones that reach over the frame's edge, which give the accuracy. What comes out is judged
+before it is called a measurement.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ from ..physics.aberrations import ESTIMATED, quarter_pi_angle_mrad, units_of
 from ..physics.ronchigram import Geometry
 from ..schema import BadInput
 from .spectra import Layout, for_network, periodograms, physical, window_pixels
-from .whittle import SINE_SIGMA, Likelihood, Refined, refine
+from .whittle import Likelihood, Refined, refine
+from .windows import SINE_SIGMA
 
 if TYPE_CHECKING:
     from ..nn.registry import Model
 
 SMALL_RINGS = 40.0
 """Ring number of the windows of the first refinement."""
-LARGEST_SMEAR = 2.5
-"""Change of the rings' phase over the windows of the second refinement, in rad, at their outermost bin."""
+LARGEST_SMEAR = (2.5, 5.5)
+"""Change of the rings' phase over the windows of the second refinement, in rad, at their outermost bin: always allowed, and allowed
+where the rings are damped otherwise."""
+LARGEST_LAG = 0.4
+"""Distance, in windows, of the sidebands of what the camera just resolves, from which on the rings count as damped."""
+OVERHANG = 0.4
+"""How far the windows of the second refinement reach over the frame's edge, in windows."""
 LARGEST_FRAME = 640
 MODEL = "ronchigram"
 
@@ -229,10 +236,8 @@ def climb(tensor: Any, geometry: Geometry, starts: list[np.ndarray], expected_c1
         coarse = [refine(small, usable_start(s, geometry, expected_c1_nm)) for s in starts]
         best = max(coarse, key=lambda found: found.evidence)
         window = wide_window(geometry, best.coefficients)
-        if window <= small.layout.window:
-            return best
-        wide = Likelihood(tensor, geometry, window)
-        return refine(wide, best.coefficients, scan=False, stages=(0.2, 0.4), steps=6)
+        wide = Likelihood(tensor, geometry, window, OVERHANG)
+        return refine(wide, best.coefficients, scan=False, stages=(0.35,), steps=9)
 
 
 def usable_start(start: np.ndarray, geometry: Geometry, expected_c1_nm: float) -> np.ndarray:
@@ -249,13 +254,15 @@ def usable_start(start: np.ndarray, geometry: Geometry, expected_c1_nm: float) -
 
 
 def wide_window(geometry: Geometry, coefficients: np.ndarray) -> int:
-    """As wide as the change of the curvature over a window allows, in pixels, up to three quarters of the frame."""
+    """As wide as the rings need and the change of the curvature over a window allows, in pixels, up to 3/4 of the frame."""
     layout = Layout(geometry, 16, 9)
     step = layout.sigma * layout.width_rad
     slopes = np.einsum("k,kpij->pij", coefficients, layout.curvature_slopes()) / step
     steepest = max(float(np.sqrt(np.mean(slopes[:, (0, 2)] ** 2) * 2)), 1.0)
-    width = (LARGEST_SMEAR * geometry.wavelength_nm / (SINE_SIGMA * steepest)) ** (1 / 3)
-    return int(np.clip(16 * round(width / geometry.pixel_rad / 16), 48, int(0.75 * geometry.pixels) // 16 * 16))
+    allowed = (np.array(LARGEST_SMEAR) * geometry.wavelength_nm / (SINE_SIGMA * steepest)) ** (1 / 3)
+    needed = geometry.wavelength_nm / (abs(coefficients[0]) * geometry.pixel_rad * LARGEST_LAG)
+    width = np.clip(needed, *allowed)
+    return int(np.clip(8 * round(width / geometry.pixel_rad / 8), 48, int(0.75 * geometry.pixels) // 16 * 16))
 
 
 def _window(geometry: Geometry, c1_nm: float, rings: float) -> int:

@@ -78,15 +78,6 @@ class Layout:
         y, x = np.meshgrid(self.centres_rad, self.centres_rad, indexing="ij")
         return np.asarray(curvature_basis(names, y.ravel(), x.ravel()).transpose(0, 2, 1))
 
-    def mean_curvature_basis(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
-        """As `curvature_basis`, averaged over each window with the weight of its square."""
-        sigma = self.sigma * self.width_rad
-        y, x = (v.ravel() for v in np.meshgrid(self.centres_rad, self.centres_rad, indexing="ij"))
-        around = sum(
-            curvature_basis(names, y + dy * sigma, x + dx * sigma) for dy, dx in ((1, 1), (1, -1), (-1, 1), (-1, -1))
-        )
-        return np.asarray(np.asarray(around).transpose(0, 2, 1) / 4)
-
     def curvature_slopes(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
         """How the curvature of a unit of each coefficient changes over a window, per standard width: (names, places, 3, 2)."""
         sigma = self.sigma * self.width_rad

@@ -9,11 +9,9 @@ Not known and fitted along: the envelope (noise included; its logarithm is a pol
 grows towards high q as a logistic function of q², and the strength of the signal in each window. That leaves the film, the camera
 and the noise free.
 
-The windows are half periods of a sine: Hann windows leave the rim of the frame almost unread, which is where the higher aberrations
-act most (on frames of 256 pixels they cost a fifth of the accuracy). Neighbouring bins are not independent, nor quite are windows
-that overlap by half. The covariance therefore is the sandwich F^-1 M F^-1, with M the covariance of the gradient under the known
-correlation of the bins; `INFLATION`, for the overlap and for what the model leaves out, was measured on simulated frames other than
-those of the bench.
+Neighbouring bins are not independent, nor are windows that overlap: each bin has a weight (see `windows`) with which the Fisher
+matrix of the weighted likelihood is the inverse of the covariance. `INFLATION`, for what the model leaves out, was measured on
+simulated frames other than those of the bench.
 """
 
 from __future__ import annotations
@@ -26,9 +24,9 @@ import numpy as np
 
 from ..physics.aberrations import ESTIMATED
 from ..physics.ronchigram import Geometry
-from ..physics.ronchigram_spectrum import inverse_curvature, sine, sine_slopes, window_response
+from ..physics.ronchigram_spectrum import inverse_curvature, window_response
 from .envelope import ENVELOPE, chebyshev, chebyshev_slope
-from .spectra import Layout, periodograms
+from .windows import Windows
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +36,8 @@ NUISANCES = ENVELOPE + 2
 CLEAR = (-2.0, 3.0)
 """The last two, before anything is known."""
 INFLATION = 1.2
-SINE_SIGMA = 0.1808
-"""Standard width of the square of a sine window, in windows."""
-NEIGHBOURS = 1 / 4
-"""Correlation of the power of neighbouring bins under a sine window, along one axis; none farther apart."""
-AT_REST = 0.3
+INFLATION = 1.08
+AT_REST = 0.4
 """A step of so many standard errors (of all that is fitted, together) is the last one."""
 SCAN = np.exp(np.arange(-6, 7) * 0.05)
 """Factors of C1 tried around a start value."""
@@ -88,15 +83,16 @@ class Likelihood:
     geometry : Geometry
     window : int
         Width of the windows in pixels; they overlap by half.
+    overhang : float
+        How far they reach over the frame's edge, in windows.
     """
 
-    def __init__(self, frame: torch.Tensor, geometry: Geometry, window: int) -> None:
+    def __init__(self, frame: torch.Tensor, geometry: Geometry, window: int, overhang: float = 0.0) -> None:
         import torch
 
-        side = max(3, round(2 * geometry.pixels / window) - 1)
-        self.layout = Layout(geometry, window, side, SINE_SIGMA)
+        self.windows = Windows(geometry, window, overhang)
         n = window
-        power = periodograms(frame[None], self.layout, sine)[0]
+        power = self.windows.periodograms(frame)
         jy = torch.fft.fftfreq(n, d=1 / n)
         jx = torch.arange(n // 2 + 1)
         y, x = torch.meshgrid(jy, jx.float(), indexing="ij")
@@ -105,12 +101,13 @@ class Likelihood:
         use = (radius > 1.9) & (radius < n / 2 - 0.5) & ((x > 0) | (y > 0))
         order = torch.argsort(radius[use])
         self.radius = radius[use][order]
-        self.places_of_bins = torch.nonzero(use.flatten())[:, 0][order]
         self.bins = torch.stack([y[use], x[use]], dim=-1)[order]
         self.power = power.flatten(1)[:, use.flatten()][:, order].clamp(min=1e-12).contiguous()
-        self.basis = torch.as_tensor(self.layout.mean_curvature_basis(), dtype=torch.float32)  # (8, places, 3)
-        self.slopes = torch.as_tensor(self.layout.curvature_slopes(), dtype=torch.float32)  # (8, places, 3, 2)
-        self.width = self.layout.width_rad
+        basis, slopes, bends = self.windows.curvature_basis()
+        self.basis = torch.as_tensor(basis, dtype=torch.float32)  # (8, places, 3)
+        self.slopes = torch.as_tensor(slopes, dtype=torch.float32)  # (8, places, 3, 2)
+        self.bends = bends
+        self.width = self.windows.width_rad
         self.wavelength = geometry.wavelength_nm
 
     def rings(self, coefficients: np.ndarray) -> float:
@@ -131,14 +128,14 @@ class Likelihood:
         shells = self.power[:, :count].mean(dim=0).chunk(24)
         mean = np.array([float(piece.mean()) for piece in shells])
         u = torch.stack([(piece**2).mean() for piece in self.radius[:count].chunk(len(shells))])
-        table = chebyshev(u / float(self.radius[count - 1]) ** 2).double().numpy()
+        table = chebyshev(u / float(self.radius[count - 1]) ** 2).double().numpy().T
         held = np.concatenate([table, np.diag([0.0, *[0.1] * 3, *[3.0] * (ENVELOPE - 4)])])
         envelope = np.linalg.lstsq(held, np.concatenate([np.log(mean), np.zeros(ENVELOPE)]), rcond=None)[0]
         return np.array([*envelope, *CLEAR])
 
     def nuisance_prior(self, rings: float) -> tuple[np.ndarray, np.ndarray]:
         """Means and precisions; where there are few rings in the bins in use, the envelope may not follow them."""
-        free = int(np.clip(rings / 2, 4, ENVELOPE))
+        free = _free_terms(rings)
         held = [0.0, *[0.1] * (free - 1), *[1e9] * (ENVELOPE - free)]
         return np.array([*[0.0] * ENVELOPE, *CLEAR]), np.array([*held, 1.0, 0.25])
 
@@ -156,24 +153,39 @@ class Likelihood:
         gamma2 = (2 * math.pi * self.wavelength) * (qy * sy + qx * sx)
         scale = float(coefficients[0]) * self.width / float(self.radius[count - 1])
         u = q2 * scale**2
-        weight = torch.as_tensor(nuisances[:ENVELOPE], dtype=torch.float32)
-        envelope = chebyshev(u)
-        log_envelope = (envelope @ weight).clamp(-30.0, 10.0)
+        rings = float(self.radius[count - 1]) ** 2 / max(self.rings(coefficients), 1.0)
+        envelope = chebyshev(u, _free_terms(rings))
+        terms = torch.as_tensor(nuisances[: len(envelope)], dtype=torch.float32)
+        log_envelope = torch.tensordot(terms, envelope, dims=1).clamp(-30.0, 10.0)
         # rings are seen as far as there is more than noise
         hidden = torch.sigmoid(nuisances[ENVELOPE] + nuisances[ENVELOPE + 1] * u)
-        rise = chebyshev_slope(u, nuisances[:ENVELOPE]) - float(nuisances[-1]) * hidden
+        rise = chebyshev_slope(u, nuisances[: len(envelope)]) - float(nuisances[-1]) * hidden
         rise = rise.clamp(-6.0, 2.0) * (2 * scale**2 / (float(coefficients[0]) * self.width))
-        cosine, turned = window_response(
-            inverse, qy, qx, width_rad=self.width, wavelength_nm=self.wavelength, fall=(rise * qy, rise * qx),
-            slopes=sine_slopes,
-        )  # fmt: skip
-        # the curvature changes over a window, and with it the phase of the rings
-        slopes = torch.tensordot(torch.as_tensor(coefficients, dtype=torch.float32), self.slopes, dims=1)
-        qq = torch.stack([qy * qy, 2 * qy * qx, qx * qx], dim=-1)
-        smear = ((2 * math.pi * self.wavelength) * (qq @ slopes)) ** 2
         lag = 2 * self.wavelength / self.width
-        narrower = torch.stack([1 - lag * qy.abs(), 1 - lag * qx.abs()], dim=-1).clamp(min=0)
-        smeared = torch.exp(-0.5 * (smear * narrower).sum(dim=-1))
+        along_y, along_x = self.windows.along(0, lag * qy), self.windows.along(1, lag * qx)
+        cosine, turned = window_response(
+            inverse * (self.wavelength / self.width**2),
+            along_y.autocorrelation,
+            along_x.autocorrelation,
+            fall=(rise * qy, rise * qx),
+        )
+        # the curvature changes over a window, and with it the phase of the rings
+        unit = 2 * math.pi * self.wavelength
+        yy, xx, yx = qy * qy, qx * qx, qy * qx
+        slopes = torch.tensordot(torch.as_tensor(coefficients, dtype=torch.float32), unit * self.slopes, dims=1)[
+            ..., None
+        ]
+        along = [yy * slopes[:, 0, k] + yx * (2 * slopes[:, 1, k]) + xx * slopes[:, 2, k] for k in (0, 1)]
+        smeared = (along[0] ** 2).mul_((1 - lag * qy.abs()).clamp_(min=0))
+        smeared += (along[1] ** 2).mul_((1 - lag * qx.abs()).clamp_(min=0))
+        smeared = smeared.mul_(-0.5).exp_()
+        if self.windows.overhang:
+            gamma2 -= along[0] * along_y.shift + along[1] * along_x.shift
+            # and so does its change: averaged over where the rings are seen, and between two sidebands d = lambda q from there
+            (a, _, b), (_, c, _), (d, _, e) = unit * np.tensordot(coefficients, self.bends, axes=1)
+            far, ny, nx = self.wavelength**2 / 12, along_y.narrowing / 2, along_x.narrowing / 2
+            dy, dx = ny + (far / self.width**2) * yy, nx + (far / self.width**2) * xx
+            gamma2 -= yy * (a * dy + b * dx) + xx * (d * dy + e * dx) + (4 * c * far / self.width**2) * yx**2
         cosine, turned = cosine * smeared, turned * smeared
         c, s = torch.cos(gamma2), torch.sin(gamma2)
         fringe = (1 - hidden) * (cosine * c - turned * s)
@@ -181,9 +193,12 @@ class Likelihood:
         modulated = (1 - fringe).clamp(min=0.01)
         expected = log_envelope.exp() * modulated
         # thickness and illumination may differ from window to window
-        expected = expected * (self.power[:, :count] / expected).mean(dim=1, keepdim=True)
-        seen = float(self.radius[count - 1]) ** 2 / max(self.rings(coefficients), 1.0)
-        return _Parts(qy, qx, u, envelope, hidden, modulated, fringe, falling, expected, seen)
+        weight = along_y.weight * along_x.weight
+        strength = (weight * self.power[:, :count] / expected).sum(dim=1, keepdim=True) / weight.sum(
+            dim=1, keepdim=True
+        )
+        expected = expected * strength
+        return _Parts(yy, yx, xx, u, envelope, hidden, modulated, fringe, falling, expected, weight, rings)
 
     def deviance(self, parts: _Parts) -> float:
         """Sum of ln S + I / S."""
@@ -191,25 +206,30 @@ class Likelihood:
         return float((parts.expected.log() + self.power[:, :count] / parts.expected).double().sum())
 
     def scores(self, parts: _Parts, nuisances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient of the log-likelihood and Fisher matrix, (14,) and (14, 14): coefficients, then nuisances."""
+        """Gradient of the weighted log-likelihood and Fisher matrix, (18,) and (18, 18): coefficients, then nuisances."""
         import torch
 
         count = parts.expected.shape[1]
         # d ln S / d(Hyy, Hyx, Hxx): gamma falls by pi lambda (qy², 2 qy qx, qx²) per nm
         slope = parts.falling / parts.modulated * (-2 * math.pi * self.wavelength)
-        columns = [slope * parts.qy**2, 2 * slope * parts.qy * parts.qx, slope * parts.qx**2]
-        columns += [parts.envelope[..., k] for k in range(ENVELOPE)]
+        free = len(parts.envelope)
+        local = torch.empty((len(slope), 5 + free, count))  # (places, 3 + terms + 2, bins)
+        for k, q in enumerate((parts.yy, 2 * parts.yx, parts.xx)):
+            torch.mul(slope, q, out=local[:, k])
+        local[:, 3 : 3 + free] = parts.envelope.transpose(0, 1)
         fading = parts.fringe * parts.hidden / parts.modulated
-        columns += [fading, fading * parts.u]
-        local = torch.stack(columns, dim=1)  # (places, 9, bins)
+        local[:, 3 + free] = fading
+        torch.mul(fading, parts.u, out=local[:, 4 + free])
         residual = self.power[:, :count] / parts.expected - 1
-        fisher = torch.bmm(local, local.transpose(1, 2)).double().numpy()  # (places, 9, 9)
-        gradient = torch.bmm(local, residual[..., None])[..., 0].double().numpy()
+        weighted = local * parts.weight[:, None]
+        fisher = torch.bmm(weighted, local.transpose(1, 2)).double().numpy()
+        gradient = torch.bmm(weighted, residual[..., None])[..., 0].double().numpy()
         basis = self.basis.double().numpy()  # (8, places, 3)
         size = len(ESTIMATED) + NUISANCES
-        spread = np.zeros((fisher.shape[0], size, 3 + NUISANCES))
+        spread = np.zeros((fisher.shape[0], size, 5 + free))
         spread[:, : len(ESTIMATED), :3] = basis.transpose(1, 0, 2)
-        spread[:, len(ESTIMATED) :, 3:] = np.eye(NUISANCES)
+        fitted = [*range(free), ENVELOPE, ENVELOPE + 1]
+        spread[:, [len(ESTIMATED) + k for k in fitted], range(3, 5 + free)] = 1.0
         total = np.einsum("pai,pij,pbj->ab", spread, fisher, spread, optimize=True)
         slope_of_all = np.einsum("pai,pi->a", spread, gradient)
         means, precisions = self.nuisance_prior(parts.rings)
@@ -217,44 +237,33 @@ class Likelihood:
         total[range(len(ESTIMATED), size), range(len(ESTIMATED), size)] += precisions
         return slope_of_all, total
 
-    def gradient_covariance(self, parts: _Parts) -> np.ndarray:
-        """Covariance of the gradient with respect to the coefficients, (8, 8), given how bins are correlated."""
-        import torch
-
-        count, n = parts.expected.shape[1], self.layout.window
-        slope = parts.falling / parts.modulated * (-2 * math.pi * self.wavelength)
-        local = torch.stack([slope * parts.qy**2, 2 * slope * parts.qy * parts.qx, slope * parts.qx**2], dim=1)
-        grid = torch.zeros((len(local), 3, n * (n // 2 + 1)))
-        grid[:, :, self.places_of_bins[:count]] = local
-        grid = torch.fft.fftshift(grid.reshape(-1, 1, n, n // 2 + 1), dim=-2)
-        line = torch.tensor([NEIGHBOURS, 1.0, NEIGHBOURS])
-        kernel = (line[:, None] * line[None, :])[None, None]
-        spread = torch.nn.functional.conv2d(grid, kernel, padding=1)
-        spread = torch.fft.ifftshift(spread, dim=-2).reshape(len(local), 3, -1)[:, :, self.places_of_bins[:count]]
-        meat = torch.bmm(local, spread.transpose(1, 2)).double().numpy()
-        basis = self.basis.double().numpy()
-        return np.asarray(np.einsum("api,pij,bpj->ab", basis, meat, basis, optimize=True))
-
     def phase_change(self, parts: _Parts, step: np.ndarray) -> float:
         """Root mean square change of the rings' phase gamma by a step of the coefficients, over places and bins."""
         import torch
 
         h = torch.tensordot(torch.as_tensor(step, dtype=torch.float32), self.basis, dims=1)
-        change = h[:, 0:1] * parts.qy**2 + 2 * h[:, 1:2] * parts.qy * parts.qx + h[:, 2:3] * parts.qx**2
+        change = h[:, 0:1] * parts.yy + 2 * h[:, 1:2] * parts.yx + h[:, 2:3] * parts.xx
         return float(math.pi * self.wavelength * (change**2).mean().sqrt())
+
+
+def _free_terms(rings: float) -> int:
+    """Terms of the envelope that are fitted."""
+    return int(np.clip(rings / 2, 4, ENVELOPE))
 
 
 @dataclass
 class _Parts:
-    qy: torch.Tensor
-    qx: torch.Tensor
+    yy: torch.Tensor  # qy², qy qx, qx²
+    yx: torch.Tensor
+    xx: torch.Tensor
     u: torch.Tensor  # q², 1 at the outermost bin
-    envelope: torch.Tensor
+    envelope: torch.Tensor  # its terms, (terms, places, bins)
     hidden: torch.Tensor  # share of the noise in the envelope
     modulated: torch.Tensor  # 1 - fringe
     fringe: torch.Tensor  # cos 2 gamma as the window shows it
     falling: torch.Tensor  # minus its derivative with respect to 2 gamma
     expected: torch.Tensor
+    weight: torch.Tensor
     rings: float  # how many, in the middle of the frame, the bins in use show
 
 
@@ -361,8 +370,7 @@ def _summary(likelihood: Likelihood, values: np.ndarray, nuisances: np.ndarray, 
     n = len(values)
     parts = likelihood.parts(values, nuisances, count)
     _, fisher = likelihood.scores(parts, nuisances)
-    inverse = np.linalg.pinv(fisher, hermitian=True)[:n, :n]
-    covariance = inverse @ likelihood.gradient_covariance(parts) @ inverse * INFLATION**2
+    covariance = np.linalg.pinv(fisher, hermitian=True)[:n, :n] * INFLATION**2
     power = likelihood.power[:, :count]
     ratio = power / parts.expected
     deviance = likelihood.deviance(parts)

@@ -14,7 +14,6 @@ its envelope: that is why one network serves every voltage, angle and frame size
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-Slopes = Callable[["torch.Tensor"], tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]]
+Slopes = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
+"""An autocorrelation with its first and second derivative."""
 
 
 def hann(n: int) -> np.ndarray:
@@ -50,31 +50,11 @@ def hann_slopes(lag: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return value, first * lag.sign(), second
 
 
-def sine(n: int) -> np.ndarray:
-    """A sine window (half a period), shape (n,): it reads more of a frame's rim than a Hann window, and leaks little enough."""
-    return np.asarray(np.sin(np.pi * (np.arange(n) + 0.5) / n))
-
-
-def sine_slopes(lag: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Autocorrelation of a sine window of width 1 at `lag`, with its first and second derivative."""
-    import torch
-
-    x = lag.abs().clamp(max=1.0)
-    rest, angle = 1 - x, math.pi * x
-    cosine, half = torch.cos(angle), torch.sin(angle)
-    falling = math.pi * rest * half
-    return rest * cosine + half / math.pi, -falling * lag.sign(), math.pi * half - math.pi**2 * rest * cosine
-
-
 def window_response(
-    inverse: torch.Tensor,
-    qy: torch.Tensor,
-    qx: torch.Tensor,
-    *,
-    width_rad: float,
-    wavelength_nm: float,
+    reduced: torch.Tensor,
+    along_y: Slopes,
+    along_x: Slopes,
     fall: tuple[torch.Tensor, torch.Tensor] | None = None,
-    slopes: Slopes = hann_slopes,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What a window makes of cos 2 gamma: ``cosine * cos(2 gamma) - sine * sin(2 gamma)``.
 
@@ -83,25 +63,20 @@ def window_response(
 
     Parameters
     ----------
-    inverse : Tensor, shape (..., places, 3)
-        Inverse curvatures, from `inverse_curvature`.
-    qy, qx : Tensor, shape (..., places, bins)
-        In 1/nm.
+    reduced : Tensor, shape (..., places, 3)
+        Inverse curvatures, from `inverse_curvature`, times wavelength over the square of the window's width.
+    along_y, along_x : three Tensors of shape (..., places, bins)
+        Autocorrelation of the window at the sidebands' distance 2 lambda q along each axis, in windows, with its derivatives.
     fall : (Tensor, Tensor) or None
         Slope of the logarithm of the envelope per bin, along y and x: a window sees more of the brighter side, which shifts the
         rings too.
-    slopes : callable
-        Autocorrelation of the window with its derivatives: `hann_slopes` or `sine_slopes`.
 
     Returns
     -------
     cosine, sine : Tensor, shape (..., places, bins)
     """
-    lag = 2 * wavelength_nm / width_rad
-    vy, dy, ddy = slopes(lag * qy)
-    vx, dx, ddx = slopes(lag * qx)
-    g = inverse * (wavelength_nm / width_rad**2)
-    turned = g[..., 0:1] * ddy * vx + g[..., 2:3] * vy * ddx + 2 * g[..., 1:2] * dy * dx
+    (vy, dy, ddy), (vx, dx, ddx) = along_y, along_x
+    turned = reduced[..., 0:1] * ddy * vx + reduced[..., 2:3] * vy * ddx + 2 * reduced[..., 1:2] * dy * dx
     if fall is not None:
         turned = turned + fall[0] * dy * vx + fall[1] * vy * dx
     return vy * vx, turned * (-1 / (2 * math.pi))
@@ -170,7 +145,8 @@ def expected_spectrum(
     gamma = math.pi * wavelength_nm * (qy * sy + qx * sx)
     fringes = torch.cos(2 * gamma)
     if damped:
-        cosine, sine = window_response(inverse, qy, qx, width_rad=width_rad, wavelength_nm=wavelength_nm)
+        lag, reduced = 2 * wavelength_nm / width_rad, inverse * (wavelength_nm / width_rad**2)
+        cosine, sine = window_response(reduced, hann_slopes(lag * qy), hann_slopes(lag * qx))
         fringes = fringes * cosine - torch.sin(2 * gamma) * sine
     s2 = sy**2 + sx**2
     transfer = -4 * math.pi**2 * (recording.source_sigma_nm**2 * q2 + (recording.mtf_sigma_px * pixel_rad) ** 2 * s2)
