@@ -11,7 +11,7 @@ from .single_pixel_record import Imaging
 
 BLUE, ORANGE, GREEN, PALE = "#56B4E9", "#E69F00", "#009E73", "#8a8d94"
 SHOWN_SIGNALS = 400
-SMALLEST = 110
+SMALLEST = 96
 
 
 class SmallPicture(QWidget):
@@ -43,6 +43,7 @@ class SmallPicture(QWidget):
         column.addWidget(self.head)
         column.addWidget(self.view, 1)
         self.shown: np.ndarray | None = None
+        self.view.getViewBox().sigResized.connect(self._fit)
 
     def show_picture(self, data: np.ndarray | None, words: str = "") -> None:
         """Show a picture, or nothing; what is shown already is not drawn again."""
@@ -57,7 +58,13 @@ class SmallPicture(QWidget):
         self.image.setImage(np.asarray(data, dtype=np.float32), levels=(low, high if high > low else low + 1e-9))
         height, width = data.shape
         self.image.setRect(QRectF(0, 0, width, height))
-        self.view.setRange(xRange=(0, width), yRange=(0, height), padding=0)
+        self._fit()
+
+    def _fit(self, *_: object) -> None:
+        """All of the picture, whatever shape the room for it has got."""
+        if self.shown is not None:
+            height, width = self.shown.shape
+            self.view.setRange(xRange=(0, width), yRange=(0, height), padding=0)
 
 
 class Pictures(QWidget):
@@ -91,7 +98,7 @@ class Pictures(QWidget):
         self.dose.show_picture(run.dose, most)
 
 
-def _plot(bottom: str, left: str, height: int = 110) -> pyqtgraph.PlotWidget:
+def _plot(bottom: str, left: str, height: int = 96) -> pyqtgraph.PlotWidget:
     plot = pyqtgraph.PlotWidget()
     plot.setBackground(None)
     plot.setLabel("bottom", bottom)
