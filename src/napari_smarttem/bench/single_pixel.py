@@ -24,13 +24,22 @@ from typing import Any
 
 import numpy as np
 
+from ..single_pixel.charging import remark_on
 from ..single_pixel.compare import expected_error, expected_raster_error
 from ..single_pixel.reconstruct import RIDGES, correlation, ridge, ridges, total_variation
 from .parts.progress import Progress
 from .parts.single_pixel_damage import damage_figures
 from .parts.single_pixel_large import large_figures
 from .parts.single_pixel_predictor import THREADS, predictor_figures
-from .parts.single_pixel_runs import Plate, calibrated, error_of, image, pool_for, raster_scan
+from .parts.single_pixel_runs import (
+    Plate,
+    calibrated,
+    error_of,
+    excess_of_charging,
+    image,
+    pool_for,
+    raster_scan,
+)
 from .parts.single_pixel_sets import specimens
 from .report import figure, report
 
@@ -160,6 +169,7 @@ def model_error_figures(plates: dict[int, Plate], names: tuple[str, ...]) -> dic
             for name in names[number :: len(plates)]:
                 one = image(stale, sets[name], "random", seed=seed, **settings)
                 posterior, error = one.posterior, one.errors[-1]
+                charging = excess_of_charging(stale, one)
                 linear = ridge(stale.predicted[one.index], np.array(one.signals), settings["electrons"])
                 expected = expected_error(posterior.picture, posterior.uncertainty())
                 for what, value in (
@@ -167,11 +177,13 @@ def model_error_figures(plates: dict[int, Plate], names: tuple[str, ...]) -> dic
                     ("ridge_at", error_of(linear, sets[name])),
                     ("flat_at", error_of(np.full_like(linear, sets[name].mean()), sets[name])),
                     ("expected_over_true_at", expected / error),
-                    ("told_at", float(bool(posterior.remark()))),
+                    ("told_at", float(bool(posterior.remark() or remark_on(charging)))),
+                    ("by_scatter_alone_at", float(bool(posterior.remark()))),
+                    ("charging_excess_at", charging or 0.0),
                 ):
                     found.setdefault(f"{what}_{volts:g}_v", []).append(value)
     mean = {name: float(np.mean(values)) for name, values in found.items()}
-    told = {name: value for name, value in mean.items() if name.startswith("told")}
+    told = {name: value for name, value in mean.items() if name.startswith(("told", "by_scatter", "charging"))}
     worst = f"{STALE_V[-1]:g}_v"
     return {
         "miscalibrated_nrmse": figure(

@@ -16,6 +16,7 @@ import numpy as np
 from ..schema import AwaitReview, BadInput, Plan, PlanContext, PlanEstimate, TakeImage, Target, exposure_dose_e_per_a2
 from . import live
 from .adaptive import Choice, by_chance, most_contrast, most_informative, naive_divergence, stop_reason
+from .charging import ChargingWatch, bias_slopes, remark_on
 from .compare import expected_error
 from .fading import as_seen
 from .plate_steps import PlateSteps, Steps
@@ -74,6 +75,8 @@ class _Run(PlateSteps):
         self.checked_at = 0
         self.suspicious = False
         self.predicted_before = np.zeros(0)
+        self.charging = ChargingWatch()
+        self.excess: float | None = None
 
     def steps(self) -> Plan:
         """All of it."""
@@ -167,6 +170,8 @@ class _Run(PlateSteps):
     def _checked(self) -> Steps:
         changed = yield from self.check()
         self.posterior.model_error = self.model_error
+        self.charging.forget()
+        self.excess = None
         return changed
 
     def _check_is_due(self, number: int) -> bool:
@@ -240,7 +245,8 @@ class _Run(PlateSteps):
         return np.array([k for k in index if int(k) not in refused], dtype=int)
 
     def _measure(self, index: np.ndarray, pool: Pool, number: int) -> Steps:
-        for k in index:
+        slopes = self._slopes(index, pool)
+        for place, k in enumerate(index):
             step_id = f"b{number:04d}-{int(k)}"
             pattern = pool.patterns[k]
             if not (yield from self.set_plate(f"{step_id}-set", pool.settings, int(k))):
@@ -253,7 +259,8 @@ class _Run(PlateSteps):
             self.electrons += self.electrons_per_s * self.exposure_s
             each = self._pixel_dose(pattern)
             # on the way through the exposure half of it has arrived
-            acting, background = as_seen(pattern[None], self.dose + each / 2, self._critical)
+            halfway = self.dose + each / 2
+            acting, background = as_seen(pattern[None], halfway, self._critical)
             self.dose += each
             if not result.ok:
                 self.failures += 1
@@ -285,6 +292,15 @@ class _Run(PlateSteps):
                     )
                 )  # fmt: skip
             self.posterior.add(acting, np.array([signal]), background)
+            if slopes is not None:
+                self.charging.add(slopes[place], halfway, self._critical)
+
+    def _slopes(self, index: np.ndarray, pool: Pool) -> np.ndarray | None:
+        """How these patterns change with the needles' biases; None where they were recorded and nothing predicts them."""
+        if self.recorded is not None or not len(index):
+            return None
+        assert self.decoder is not None
+        return bias_slopes(self.decoder, pool.settings.part(index), pool.patterns[index], self.settings.pixels)
 
     def _settle(self, choice: Choice, number: int) -> Steps:
         posterior = self.posterior
@@ -300,8 +316,13 @@ class _Run(PlateSteps):
         ):  # the prior may be what does not fit: before the patterns are blamed
             posterior.question()
             scatter = posterior.scatter()
+        if posterior.pixels <= 32 or number % BATCHES_BETWEEN_CHECKS == 0:  # a large picture takes tenths of a second
+            self.excess = self.charging.excess(posterior)
+        # where checks are made, one tells whether the plate has charged; a suspicion alone is said where nothing is checked
+        suspicion = remark_on(self.excess, chosen=self.settings.rule in ("information", "divergence"))
         remark = posterior.remark(scatter) if scatter is not None else ""
-        self.suspicious = bool(remark)
+        self.suspicious = bool(remark or suspicion)
+        remark = remark or ("" if self.settings.check_every else suspicion)
         uncertainty = posterior.uncertainty()
         yield from self.note(
             f"picture-{number:04d}",
@@ -316,6 +337,7 @@ class _Run(PlateSteps):
                 "electrons": self.electrons,
                 "expected_error": expected_error(posterior.picture, uncertainty) if posterior.count >= FEW else None,
                 "misfit": scatter,
+                "charging": self.excess,
                 "gain_nats": float(gain.mean()) if len(gain) else None,
                 "strength": posterior.strength,
                 "inflation": posterior.inflation,

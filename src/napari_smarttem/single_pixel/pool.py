@@ -35,6 +35,10 @@ class PlateSettings:
     def __len__(self) -> int:
         return len(self.biases_v)
 
+    def part(self, index: np.ndarray) -> PlateSettings:
+        """Some of them, in the order of `index`."""
+        return PlateSettings(self.biases_v[index], self.shift_px[index], self.defocus_rad[index])
+
 
 @dataclass(frozen=True)
 class Pool:

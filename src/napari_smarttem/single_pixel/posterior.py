@@ -78,6 +78,7 @@ class Posterior:
         self.dtype: Any = np.float64 if pixels <= 16 else np.float32  # half the time and memory where it counts
         size = pixels * pixels
         self.picture = np.full((pixels, pixels), 0.5)
+        self._mean = self.picture.ravel()  # of the Gaussian, which knows nothing of 0 and 1
         self._patterns: list[np.ndarray] = []
         self._signals: list[np.ndarray] = []
         self._believed: list[np.ndarray] = []
@@ -118,8 +119,8 @@ class Posterior:
         return np.asarray(counting + reading + (self.model_error / 3.0 * signals) ** 2)
 
     @property
-    def _weights(self) -> np.ndarray:
-        """Of all signals: the inverse of their variances, as things stood when they came."""
+    def weights(self) -> np.ndarray:
+        """Of all signals, (count,): the inverse of their variances, as things stood when they came."""
         believed, counted = np.concatenate(self._believed), np.concatenate(self._counted)
         return np.asarray(1.0 / (believed + (self.doubt * counted) ** 2))
 
@@ -148,7 +149,7 @@ class Posterior:
             np.concatenate(self._patterns[self._absorbed :]),
             np.concatenate(self._signals[self._absorbed :]),
         )
-        weights = self._weights[-len(signals) :]
+        weights = self.weights[-len(signals) :]
         weighted = (flat * np.sqrt(weights)[:, None]).astype(self.dtype)
         np.add(self._gram, weighted.T @ weighted, out=self._gram)
         self._seen = self._seen + (flat.T @ (weights * signals)).astype(self.dtype)
@@ -165,6 +166,7 @@ class Posterior:
             moved = moved - past * (float(past @ direction) / total)
         total = float(self.variance_of(signals)[0] * self.inflation + direction @ moved)
         innovation = float(signals[0] - direction @ self.picture.ravel())
+        self._mean = self._mean + moved * (float(signals[0] - direction @ self._mean) / total)
         self.picture = np.clip(self.picture + (moved * (innovation / total)).reshape(self.picture.shape), 0.0, 1.0)
         self._pending.append((moved, total))
         self._keep(flat, signals, np.zeros(1))
@@ -207,7 +209,8 @@ class Posterior:
         self._absorb()
         for _ in range(rounds):
             self._factor = self._factorised(self._gram, self.picture)
-            self.picture = self._solved(self._factor, self._seen)
+            self._mean = self._unclipped(self._factor, self._seen)
+            self.picture = self._shown(self._mean)
         self._pending.clear()
         self._glimpses.clear()
         self._glimpsed = self._outset = None
@@ -225,7 +228,7 @@ class Posterior:
             return self.strength
         if strengths is None:
             strengths = STRENGTHS
-        weights = self._weights
+        weights = self.weights
         held = (patterns[aside] * np.sqrt(weights[aside])[:, None]).astype(self.dtype)
         gram = self._gram - held.T @ held
         seen = self._seen - (patterns[aside].T @ (weights[aside] * signals[aside])).astype(self.dtype)
@@ -235,7 +238,7 @@ class Posterior:
             self.strength = float(strength)
             for _ in range(rounds):
                 factor = self._factorised(gram, picture)
-                picture = self._solved(factor, seen)
+                picture = self._shown(self._unclipped(factor, seen))
             residual = patterns[aside] @ picture.ravel() - signals[aside]
             unknown = half_solved(factor, patterns[aside].T, transposed=True)
             expected = 1.0 / weights[aside] + (unknown**2).sum(axis=0)
@@ -310,16 +313,21 @@ class Posterior:
         """Signals that the present picture would give."""
         return np.asarray(np.asarray(patterns).reshape(len(patterns), -1) @ self.picture.ravel())
 
+    def fitted(self, patterns: np.ndarray) -> np.ndarray:
+        """Signals of the Gaussian's mean, which may lie beyond 0 and 1 and whose residuals are those that the theory speaks of."""
+        return np.asarray(np.asarray(patterns).reshape(len(patterns), -1) @ self._mean)
+
     def misfit(self, most: int = 128) -> float:
         """Mean squared residual of signals that were taken in, over what noise leaves of it; 1 where patterns are as predicted.
 
         A fitted signal leaves ``(1 - h)`` of the variance of its noise, h being how much the signal determines itself. At most
         `most` signals, spread over the run, are looked at.
         """
-        patterns, signals, weights = self.patterns, self.signals, self._weights
+        patterns, signals, weights = self.patterns, self.signals, self.weights
         some = np.unique(np.linspace(0, len(signals) - 1, most).astype(int))
         itself = (self.spread(patterns[some]) ** 2).sum(axis=0) / self.inflation * weights[some]
         believed = np.concatenate(self._believed)[some]  # a doubt explains nothing: it says that something is wrong
+        # of the picture and not of the Gaussian: what a wrong predictor drives beyond 0 and 1 is to be seen here
         apart = (self.predicted(patterns[some]) - signals[some]) ** 2 / believed
         return float(apart.sum() / np.maximum(1.0 - itself, 0.02).sum())
 
@@ -377,10 +385,12 @@ class Posterior:
                 raise
             return self._factorised(gram, picture, max(1e-6, 10 * jitter))
 
-    def _solved(self, factor: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    def _unclipped(self, factor: np.ndarray, seen: np.ndarray) -> np.ndarray:
         pull = 1e-2 * self.strength * float(self._level())
-        found = solved(factor, seen + self.dtype(pull))
-        return np.asarray(np.clip(found, 0.0, 1.0).reshape(self.pixels, self.pixels), dtype=float)
+        return np.asarray(solved(factor, seen + self.dtype(pull)), dtype=float)
+
+    def _shown(self, mean: np.ndarray) -> np.ndarray:
+        return np.asarray(np.clip(mean, 0.0, 1.0).reshape(self.pixels, self.pixels))
 
     def _level(self) -> float:
         """Mean transmission, as the signals tell it."""

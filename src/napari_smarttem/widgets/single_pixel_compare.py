@@ -129,5 +129,6 @@ def _verdict(run: Imaging | None, ideal: Raster | None) -> str:
         said += f"; its pixels get {each:.3g} e/Å² each, this run's most exposed one {most:.3g}"
     misfit: Any = run.misfit
     if run.remark and misfit is not None:
-        said += f". Mind that this run's signals scatter {misfit**0.5:.1f} times too much: its own error is understated"
+        wrong = f"scatter {misfit**0.5:.1f} times too much" if misfit > 1.0 else "do not fit what was predicted"
+        said += f". Mind that this run's signals {wrong}: its own error is understated"
     return said + "."

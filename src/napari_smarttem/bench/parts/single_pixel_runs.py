@@ -10,6 +10,7 @@ import numpy as np
 from ...physics.caustics import Caustics, built_optics, built_plate, record
 from ...single_pixel.adaptive import EXACT_PIXELS, Choice, by_chance, most_contrast, most_informative, naive_divergence
 from ...single_pixel.calibrate import calibrate, calibration_biases
+from ...single_pixel.charging import MOST, ChargingWatch, bias_slopes
 from ...single_pixel.compare import reconstructed_raster
 from ...single_pixel.fading import as_seen
 from ...single_pixel.patterns import coarser
@@ -22,10 +23,11 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Plate:
-    """A plate as built, the decoder fitted to its patterns, and a pool: predicted and true, (n, pixels²)."""
+    """A plate as built, the decoder fitted to its patterns, and a pool: settings, predicted and true, (n, pixels²)."""
 
     caustics: Caustics
     decoder: Decoder
+    settings: PlateSettings
     predicted: np.ndarray
     true: np.ndarray
 
@@ -51,7 +53,7 @@ def _both_ways(caustics: Caustics, decoder: Decoder, drawn: PlateSettings, pixel
     """Patterns as they are predicted, and as the plate makes them."""
     predicted = predict_pool(decoder, drawn, pixels).patterns
     true = coarser(caustics.patterns(drawn.biases_v, drawn.shift_px, drawn.defocus_rad), pixels)
-    return Plate(caustics, decoder, predicted, true.reshape(len(drawn), -1))
+    return Plate(caustics, decoder, drawn, predicted, true.reshape(len(drawn), -1))
 
 
 @dataclass
@@ -162,6 +164,16 @@ def image(
         if critical_e_per_px is not None:
             run.damages.append(damage(dose, specimen, critical_e_per_px))
     return run
+
+
+def excess_of_charging(plate: Plate, run: Run) -> float | None:
+    """What the newest signals of a run of a specimen that does not fade say of charging; see `single_pixel.charging`."""
+    index = np.array(run.index[-MOST:])
+    slopes = bias_slopes(plate.decoder, plate.settings.part(index), plate.predicted[index], run.posterior.pixels)
+    watch = ChargingWatch()
+    for one in slopes:
+        watch.add(one, np.zeros(1), None)
+    return watch.excess(run.posterior)
 
 
 def _choose(  # noqa: PLR0917
