@@ -18,6 +18,8 @@ from .elements_fit import Candidate, Fit, Stepwise
 SHIFTS_EV = np.arange(-8.0, 8.1, 1.0)
 USUAL_SHIFT_EV = 4.0
 """Standard deviation of what axes are off by."""
+SMALLEST_LOSS_EV = 5.0
+"""Below lies the zero-loss peak, or its tail, which is no power of the loss."""
 SMALLEST_JUMP = 0.025
 """An edge that adds less than this to what is below it is lost in what backgrounds do."""
 SMALLEST_SLOW_JUMP = 0.08
@@ -59,6 +61,10 @@ def find_edges(
     largest : int
         No more edges than this.
     """
+    losses = energy > SMALLEST_LOSS_EV
+    spectrum, energy, errors = (np.asarray(v)[losses] for v in (spectrum, energy, errors))
+    if len(energy) < 8:
+        return []
     step = max(1, len(energy) // MOST_CHANNELS)
     cut = len(energy) // step * step
     spectrum, energy = (np.asarray(v[:cut], float).reshape(-1, step).mean(axis=1) for v in (spectrum, energy))
