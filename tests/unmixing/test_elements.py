@@ -71,6 +71,17 @@ def test_manganite_and_titanate_are_named(shared_data) -> None:
         assert {feature.element for feature in found[:2]} == expected
 
 
+def test_an_edge_is_named_in_a_spectrum_that_begins_before_the_zero_loss_peak() -> None:
+    energy = np.arange(-50.0, 462.0, 0.5)
+    loss = np.maximum(energy, 1.0)
+    smooth = 2e6 * np.exp(-0.5 * (energy / 0.8) ** 2) + (energy > 3) * 4e7 * (loss / 10.0) ** -3.0
+    edge = (energy > 284.0) * 1500.0 * (loss / 284.0) ** -1.5
+    counts = np.random.default_rng(4).poisson(smooth + edge).astype(float)
+    found = find_elements(counts, energy, signal="EELS", candidates=["C", "B", "N"])
+    assert [feature.element for feature in found] == ["C"]
+    assert find_elements(counts[energy < 4], energy[energy < 4], signal="EELS") == []
+
+
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_core_and_shell_are_seen_in_counts_that_were_not_unmixed(shared_data) -> None:
