@@ -79,7 +79,7 @@ def test_an_edge_is_named_in_a_spectrum_that_begins_before_the_zero_loss_peak() 
     counts = np.random.default_rng(4).poisson(smooth + edge).astype(float)
     found = find_elements(counts, energy, signal="EELS", candidates=["C", "B", "N"])
     assert [feature.element for feature in found] == ["C"]
-    assert find_elements(counts[energy < 4], energy[energy < 4], signal="EELS") == []
+    assert not find_elements(counts[energy < 4], energy[energy < 4], signal="EELS")
 
 
 @pytest.mark.slow
