@@ -13,12 +13,13 @@ ENVELOPE = 8
 """Terms of the polynomial."""
 
 
-def chebyshev(u: torch.Tensor, terms: int = ENVELOPE) -> torch.Tensor:
-    """The first Chebyshev polynomials of u, which runs from 0 to about 1: (terms, ...)."""
+def chebyshev(u: torch.Tensor, terms: int = ENVELOPE, *, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The first Chebyshev polynomials of u, which runs from 0 to about 1: (terms, ...), in `out` where it is given."""
     import torch
 
     t = (2 * u - 1).clamp_(-1.2, 1.2)
-    out = torch.empty((terms, *t.shape), dtype=t.dtype)
+    if out is None:
+        out = torch.empty((terms, *t.shape), dtype=t.dtype)
     out[0] = 1.0
     out[1] = t
     t = 2 * t

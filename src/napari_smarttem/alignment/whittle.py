@@ -17,7 +17,7 @@ simulated frames other than those of the bench.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +39,8 @@ INFLATION = 1.2
 INFLATION = 1.08
 AT_REST = 0.4
 """A step of so many standard errors (of all that is fitted, together) is the last one."""
+AT_ONCE = 131072
+"""Bins of so many windows together."""
 SCAN = np.exp(np.arange(-6, 7) * 0.05)
 """Factors of C1 tried around a start value."""
 STAGES = (0.22, 0.33, 0.45)
@@ -143,7 +145,23 @@ class Likelihood:
         """Expected spectra and what their derivatives need, for the first `count` bins."""
         import torch
 
-        curvature = torch.tensordot(torch.as_tensor(coefficients, dtype=torch.float32), self.basis, dims=1)
+        rows = max(1, AT_ONCE // count)  # few enough windows at a time for what lies between to stay in the cache
+        pieces = [
+            self._parts(coefficients, nuisances, count, slice(first, first + rows))
+            for first in range(0, len(self.power), rows)
+        ]
+        if len(pieces) == 1:
+            return pieces[0]
+        names = [field.name for field in fields(_Parts) if field.name != "rings"]
+        joined = {name: torch.cat([getattr(piece, name) for piece in pieces]) for name in names}
+        return _Parts(**joined, rings=pieces[0].rings)
+
+    def _parts(self, coefficients: np.ndarray, nuisances: np.ndarray, count: int, places: slice) -> _Parts:
+        """`parts` of some of the windows."""
+        import torch
+
+        basis, power = self.basis[:, places], self.power[places, :count]
+        curvature = torch.tensordot(torch.as_tensor(coefficients, dtype=torch.float32), basis, dims=1)
         inverse, _ = inverse_curvature(curvature)
         s = self.bins[:count] / self.width
         sy, sx = s[:, 0], s[:, 1]
@@ -162,7 +180,7 @@ class Likelihood:
         rise = chebyshev_slope(u, nuisances[: len(envelope)]) - float(nuisances[-1]) * hidden
         rise = rise.clamp(-6.0, 2.0) * (2 * scale**2 / (float(coefficients[0]) * self.width))
         lag = 2 * self.wavelength / self.width
-        along_y, along_x = self.windows.along(0, lag * qy), self.windows.along(1, lag * qx)
+        along_y, along_x = (self.windows.along(axis, lag * q, places) for axis, q in enumerate((qy, qx)))
         cosine, turned = window_response(
             inverse * (self.wavelength / self.width**2),
             along_y.autocorrelation,
@@ -172,9 +190,9 @@ class Likelihood:
         # the curvature changes over a window, and with it the phase of the rings
         unit = 2 * math.pi * self.wavelength
         yy, xx, yx = qy * qy, qx * qx, qy * qx
-        slopes = torch.tensordot(torch.as_tensor(coefficients, dtype=torch.float32), unit * self.slopes, dims=1)[
-            ..., None
-        ]
+        slopes = torch.tensordot(
+            torch.as_tensor(coefficients, dtype=torch.float32), unit * self.slopes[:, places], dims=1
+        )[..., None]
         along = [yy * slopes[:, 0, k] + yx * (2 * slopes[:, 1, k]) + xx * slopes[:, 2, k] for k in (0, 1)]
         smeared = (along[0] ** 2).mul_((1 - lag * qy.abs()).clamp_(min=0))
         smeared += (along[1] ** 2).mul_((1 - lag * qx.abs()).clamp_(min=0))
@@ -194,11 +212,9 @@ class Likelihood:
         expected = log_envelope.exp() * modulated
         # thickness and illumination may differ from window to window
         weight = along_y.weight * along_x.weight
-        strength = (weight * self.power[:, :count] / expected).sum(dim=1, keepdim=True) / weight.sum(
-            dim=1, keepdim=True
-        )
+        strength = (weight * power / expected).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
         expected = expected * strength
-        return _Parts(yy, yx, xx, u, envelope, hidden, modulated, fringe, falling, expected, weight, rings)
+        return _Parts(yy, yx, xx, u, hidden, modulated, fringe, falling, expected, weight, rings)
 
     def deviance(self, parts: _Parts) -> float:
         """Sum of ln S + I / S."""
@@ -212,11 +228,11 @@ class Likelihood:
         count = parts.expected.shape[1]
         # d ln S / d(Hyy, Hyx, Hxx): gamma falls by pi lambda (qy², 2 qy qx, qx²) per nm
         slope = parts.falling / parts.modulated * (-2 * math.pi * self.wavelength)
-        free = len(parts.envelope)
+        free = _free_terms(parts.rings)
         local = torch.empty((len(slope), 5 + free, count))  # (places, 3 + terms + 2, bins)
         for k, q in enumerate((parts.yy, 2 * parts.yx, parts.xx)):
             torch.mul(slope, q, out=local[:, k])
-        local[:, 3 : 3 + free] = parts.envelope.transpose(0, 1)
+        chebyshev(parts.u, free, out=local[:, 3 : 3 + free].transpose(0, 1))
         fading = parts.fringe * parts.hidden / parts.modulated
         local[:, 3 + free] = fading
         torch.mul(fading, parts.u, out=local[:, 4 + free])
@@ -257,7 +273,6 @@ class _Parts:
     yx: torch.Tensor
     xx: torch.Tensor
     u: torch.Tensor  # q², 1 at the outermost bin
-    envelope: torch.Tensor  # its terms, (terms, places, bins)
     hidden: torch.Tensor  # share of the noise in the envelope
     modulated: torch.Tensor  # 1 - fringe
     fringe: torch.Tensor  # cos 2 gamma as the window shows it

@@ -230,7 +230,7 @@ class Windows:
         table = np.array(weights).T
         return lags / n, table.clip(max=LARGEST_WEIGHT * table[middle, 0])
 
-    def along(self, axis: int, lag: torch.Tensor) -> Seen:
+    def along(self, axis: int, lag: torch.Tensor, places: slice = slice(None)) -> Seen:
         """What the windows do to rings whose sidebands are `lag` apart.
 
         Parameters
@@ -239,6 +239,8 @@ class Windows:
             0 for y, 1 for x.
         lag : Tensor, shape (places, bins)
             Component along the axis, in windows.
+        places : slice
+            Which of all windows `lag` is of.
 
         Returns
         -------
@@ -247,7 +249,7 @@ class Windows:
         """
         import torch
 
-        own = torch.as_tensor((self._row, self._column)[axis] * (LAGS + 1), dtype=torch.int32)
+        own = torch.as_tensor((self._row, self._column)[axis][places] * (LAGS + 1), dtype=torch.int32)
         index = (lag.abs() * LAGS + 0.5).clamp_(max=LAGS).to(torch.int32).add_(own[:, None]).flatten()
         value, first, second, weight, *places = (
             column.index_select(0, index).view(lag.shape) for column in self._table[: 6 if self.overhang else 4]
