@@ -251,7 +251,7 @@ class Windows:
 
         own = torch.as_tensor((self._row, self._column)[axis][places] * (LAGS + 1), dtype=torch.int32)
         index = (lag.abs() * LAGS + 0.5).clamp_(max=LAGS).to(torch.int32).add_(own[:, None]).flatten()
-        value, first, second, weight, *places = (
+        value, first, second, weight, *seen_at = (
             column.index_select(0, index).view(lag.shape) for column in self._table[: 6 if self.overhang else 4]
         )
-        return Seen((value, first.mul_(lag.sign()), second), weight, *places)
+        return Seen((value, first.mul_(lag.sign()), second), weight, *seen_at)
