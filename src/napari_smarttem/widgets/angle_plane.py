@@ -284,4 +284,9 @@ class AnglePlaneDock(SessionWidget):
             face_color="transparent",
         )
         layer.features = {"name": [f"{name} {radius:g} {units}" for name, (radius, _) in self._circles.items()]}
-        layer.text = {"string": "{name}", "color": "#F0E442", "size": 11, "anchor": "upper_left"}
+        # a circle as large as the frame would have its name beyond the frame's edge
+        half = pixel * max(self.frame.shape) / 2
+        inwards = max(0.0, max(radius for radius, _ in self._circles.values()) - 0.88 * half)
+        layer.text = {
+            "string": "{name}", "color": "#F0E442", "size": 11, "anchor": "upper_left", "translation": (inwards, inwards)
+        }  # fmt: skip
