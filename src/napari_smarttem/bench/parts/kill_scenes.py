@@ -131,8 +131,7 @@ def asks_otherwise(folder: Path) -> str:
                 if json.loads(step.model_dump_json()) != json.loads(result.step.model_dump_json()):
                     return f"the plan asks for another {step.step_id} than the record holds"
         except StopIteration:
-            pass
+            missing = len(journal.steps) - asked
+            return f"{missing} steps of the record are not asked for" if missing else ""
         finally:
             plan.close()
-        missing = len(journal.steps) - asked
-        return f"{missing} steps of the record are not asked for" if missing else ""
