@@ -236,21 +236,26 @@ class Likelihood:
         fading = parts.fringe * parts.hidden / parts.modulated
         local[:, 3 + free] = fading
         torch.mul(fading, parts.u, out=local[:, 4 + free])
-        residual = self.power[:, :count] / parts.expected - 1
-        weighted = local * parts.weight[:, None]
-        fisher = torch.bmm(weighted, local.transpose(1, 2)).double().numpy()
-        gradient = torch.bmm(weighted, residual[..., None])[..., 0].double().numpy()
-        basis = self.basis.double().numpy()  # (8, places, 3)
-        size = len(ESTIMATED) + NUISANCES
-        spread = np.zeros((fisher.shape[0], size, 5 + free))
-        spread[:, : len(ESTIMATED), :3] = basis.transpose(1, 0, 2)
-        fitted = [*range(free), ENVELOPE, ENVELOPE + 1]
-        spread[:, [len(ESTIMATED) + k for k in fitted], range(3, 5 + free)] = 1.0
-        total = np.einsum("pai,pij,pbj->ab", spread, fisher, spread, optimize=True)
-        slope_of_all = np.einsum("pai,pi->a", spread, gradient)
+        share = parts.weight.sqrt()
+        local *= share[:, None]
+        residual = (self.power[:, :count] / parts.expected).sub_(1).mul_(share)
+        fisher = torch.bmm(local, local.transpose(1, 2)).double().numpy()
+        gradient = torch.bmm(local, residual[..., None])[..., 0].double().numpy()
+        basis = self.basis.double().numpy().transpose(1, 0, 2)  # (places, 8, 3)
+        n = len(ESTIMATED)
+        size = n + NUISANCES
+        fitted = n + np.array([*range(free), ENVELOPE, ENVELOPE + 1])
+        across = basis @ fisher[:, :3]  # (places, 8, 3 + terms + 2)
+        total, slope_of_all = np.zeros((size, size)), np.zeros(size)
+        total[:n, :n] = np.tensordot(across[..., :3], basis, axes=([0, 2], [0, 2]))
+        total[:n, fitted] = across[..., 3:].sum(axis=0)
+        total[fitted, :n] = total[:n, fitted].T
+        total[np.ix_(fitted, fitted)] = fisher[:, 3:, 3:].sum(axis=0)
+        slope_of_all[:n] = np.tensordot(gradient[:, :3], basis, axes=([0, 1], [0, 2]))
+        slope_of_all[fitted] = gradient[:, 3:].sum(axis=0)
         means, precisions = self.nuisance_prior(parts.rings)
-        slope_of_all[len(ESTIMATED) :] += precisions * (means - nuisances)
-        total[range(len(ESTIMATED), size), range(len(ESTIMATED), size)] += precisions
+        slope_of_all[n:] += precisions * (means - nuisances)
+        total[range(n, size), range(n, size)] += precisions
         return slope_of_all, total
 
     def phase_change(self, parts: _Parts, step: np.ndarray) -> float:
