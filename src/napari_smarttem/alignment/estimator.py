@@ -256,8 +256,7 @@ def usable_start(start: np.ndarray, geometry: Geometry, expected_c1_nm: float) -
 def wide_window(geometry: Geometry, coefficients: np.ndarray) -> int:
     """As wide as the rings need and the change of the curvature over a window allows, in pixels, up to 3/4 of the frame."""
     layout = Layout(geometry, 16, 9)
-    step = layout.sigma * layout.width_rad
-    slopes = np.einsum("k,kpij->pij", coefficients, layout.curvature_slopes()) / step
+    slopes = np.einsum("k,kpij->pij", coefficients, layout.curvature_slopes())
     steepest = max(float(np.sqrt(np.mean(slopes[:, (0, 2)] ** 2) * 2)), 1.0)
     allowed = (np.array(LARGEST_SMEAR) * geometry.wavelength_nm / (SINE_SIGMA * steepest)) ** (1 / 3)
     needed = geometry.wavelength_nm / (abs(coefficients[0]) * geometry.pixel_rad * LARGEST_LAG)

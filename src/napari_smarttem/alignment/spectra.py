@@ -8,7 +8,6 @@ too few to be measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -31,8 +30,6 @@ NET_HALF = 32
 """The network sees the bins up to this number."""
 NET_BINS = 2 * NET_HALF * (NET_HALF + 1)
 SMALLEST_WINDOW = 64
-HANN_SIGMA = 0.1414
-"""Standard width of the square of a Hann window, in windows."""
 RATIO_SCALES = (0.5, 0.1, 0.1, 0.03, 0.03, 0.03, 0.03, 0.09)
 """Typical sizes of the reduced coefficients, in the order of `ESTIMATED`; see `reduced`."""
 
@@ -51,8 +48,6 @@ class Layout:
     geometry: Geometry
     window: int
     side: int = SIDE
-    sigma: float = HANN_SIGMA
-    """Standard width of the square of the window function, in windows."""
 
     def __post_init__(self) -> None:
         if self.window > self.geometry.pixels:
@@ -79,12 +74,12 @@ class Layout:
         return np.asarray(curvature_basis(names, y.ravel(), x.ravel()).transpose(0, 2, 1))
 
     def curvature_slopes(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
-        """How the curvature of a unit of each coefficient changes over a window, per standard width: (names, places, 3, 2)."""
-        sigma = self.sigma * self.width_rad
+        """How the curvature of a unit of each coefficient changes along y and x, per rad: (names, places, 3, 2)."""
+        step = self.width_rad / 2
         y, x = (v.ravel() for v in np.meshgrid(self.centres_rad, self.centres_rad, indexing="ij"))
-        along_y = curvature_basis(names, y + sigma, x) - curvature_basis(names, y - sigma, x)
-        along_x = curvature_basis(names, y, x + sigma) - curvature_basis(names, y, x - sigma)
-        return np.asarray(np.stack([along_y, along_x], axis=-1).transpose(0, 2, 1, 3) / 2)
+        along_y = curvature_basis(names, y + step, x) - curvature_basis(names, y - step, x)
+        along_x = curvature_basis(names, y, x + step) - curvature_basis(names, y, x - step)
+        return np.asarray(np.stack([along_y, along_x], axis=-1).transpose(0, 2, 1, 3) / self.width_rad)
 
     def cell_curvature_basis(self, names: tuple[str, ...] = ESTIMATED) -> np.ndarray:
         """As `curvature_basis`, in the middle of each 2 x 2 windows: (names, cells * cells, 3)."""
@@ -97,16 +92,14 @@ class Layout:
         return np.asarray(self.centres_rad.reshape(-1, 2).mean(axis=1))
 
 
-def periodograms(frames: torch.Tensor, layout: Layout, taper: Callable[[int], np.ndarray] = hann) -> torch.Tensor:
-    """Periodograms of the relative intensity under windows.
+def periodograms(frames: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Periodograms of the relative intensity under Hann windows.
 
     Parameters
     ----------
     frames : Tensor, shape (batch, pixels, pixels)
         Counts; only ratios to the local mean matter.
     layout : Layout
-    taper : callable
-        The window function of a number of pixels.
 
     Returns
     -------
@@ -116,7 +109,7 @@ def periodograms(frames: torch.Tensor, layout: Layout, taper: Callable[[int], np
     import torch
 
     n = layout.window
-    window = torch.as_tensor(taper(n), dtype=frames.dtype, device=frames.device)
+    window = torch.as_tensor(hann(n), dtype=frames.dtype, device=frames.device)
     window = window[:, None] * window[None, :]
     at = torch.as_tensor(layout.corners[:, None] + np.arange(n), device=frames.device)  # (side, n)
     rows = frames[:, at]  # (batch, side, n, pixels)
