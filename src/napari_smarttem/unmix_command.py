@@ -37,8 +37,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--smooth-maps",
-        action="store_true",
+        action="store_const",
+        const="least error",
+        default=False,
         help="take noise out of the maps where that predicts counts that were held out better",
+    )
+    parser.add_argument(
+        "--repeatable-maps",
+        dest="smooth_maps",
+        action="store_const",
+        const="repeatable",
+        help="take out more of it, so that another measurement gives the same maps, at some cost in fine structure",
     )
     parser.add_argument("--no-elements", action="store_true", help="do not look for elements")
     parser.add_argument("--seed", type=int, default=0)

@@ -334,9 +334,9 @@ def test_paint_stays_above_the_maps(window, qtbot, set_file, truth):
     dock.unmixing.new_labels.click()
     unmixed_by_click(dock, qtbot)
     assert window.layers[-1].name == dock.unmixing.labels.currentText()
-    dock.unmixing.smooth.setChecked(True)
+    dock.unmixing.smooth.setCurrentIndex(dock.unmixing.smooth.findData("least error"))
     unmixed_by_click(dock, qtbot)
-    assert dock.bench.unmixed.settings["smooth_maps"] is True
+    assert dock.bench.unmixed.settings["smooth_maps"] == "least error"
     assert "held-out counts" in dock.unmixing.verdict.text()
 
 

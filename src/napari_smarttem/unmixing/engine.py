@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def unmix(
     cancel: Callable[[], bool] | None = None,
     threads: int = 1,
     elements: bool = False,
-    smooth_maps: bool = False,
+    smooth_maps: bool | spatial_filter.Goal = False,
     client: Any = None,
     **options: Any,
 ) -> UnmixingResult:
@@ -106,9 +106,10 @@ def unmix(
         Of the linear algebra. More than one rarely pays: the work is limited by reading memory.
     elements : bool
         Name the elements in each endmember too, and the components after them.
-    smooth_maps : bool
+    smooth_maps : bool, "least error" or "repeatable"
         Take noise out of the maps as far as two halves of the counts agree on structure, where that predicts counts held
-        out better (`spatial_filter`); ``provenance["smooth_maps"]`` says whether and by how much. The data are read once more.
+        out better (`spatial_filter`); ``provenance["smooth_maps"]`` says whether, how and by how much. True is "least error";
+        "repeatable" smooths more, within a bound on what that costs. The data are read once more.
     client : dask.distributed.Client, optional
         Whose workers read and multiply what is not in memory: lazy arrays, and memory maps of files that they see under the
         same path.
@@ -129,6 +130,8 @@ def unmix(
     began = time.perf_counter()
     if method not in METHODS:
         raise BadInput(f"There is no unmixing method {method!r}; there are {', '.join(METHODS)}.")
+    if smooth_maps not in (False, True, *get_args(spatial_filter.Goal)):
+        raise BadInput(f"Maps are smoothed for {' or '.join(get_args(spatial_filter.Goal))}, not for {smooth_maps!r}.")
     image = spectrum_image(frame)
     wanted = _wanted(components, image)
 
@@ -170,7 +173,8 @@ def unmix(
         found = METHODS[method].find(problem)
         report(0.9, "maps")
         found = replace(found, warnings=(*found.warnings, *_thickness(problem), *rank.warnings(subspace, scree)))
-        smoothed = _smoothed(problem, found, method) if smooth_maps else None
+        goal: spatial_filter.Goal = "least error" if isinstance(smooth_maps, bool) else smooth_maps
+        smoothed = _smoothed(problem, found, method, goal) if smooth_maps else None
         result = _assemble(problem, scree, found, method, smoothed)
     provenance = {
         "software": f"napari-smarttem {__version__}",
@@ -187,7 +191,11 @@ def unmix(
         "source": image.metadata,
     }
     if smoothed is not None:
-        provenance["smooth_maps"] = {"used": smoothed.used, "held_out_error": round(smoothed.held_out, 4)}
+        provenance["smooth_maps"] = {
+            "used": smoothed.used,
+            "held_out_error": round(smoothed.held_out, 4),
+            "by": smoothed.by,
+        }
         provenance["passes"] = passes + 1
     result = replace(result, provenance=provenance)
     if elements:
@@ -239,7 +247,7 @@ def _wanted(components: int | str, image: SpectrumImage) -> int | None:
     return int(components)
 
 
-def _smoothed(problem: Problem, found: Found, method: str) -> spatial_filter.Smoothed:
+def _smoothed(problem: Problem, found: Found, method: str, goal: spatial_filter.Goal) -> spatial_filter.Smoothed:
     if found.amounts is not None:
         raise BadInput(
             f"Maps of the method {method!r} cannot be smoothed by counts; choose another method, or leave them as they are."
@@ -249,6 +257,7 @@ def _smoothed(problem: Problem, found: Found, method: str) -> spatial_filter.Smo
         problem.subspace,
         found.corners.shape[1],
         problem.rng,
+        goal=goal,
         report=lambda fraction: problem.report(0.9 + 0.05 * fraction, "smoothing"),
     )
 
@@ -259,22 +268,27 @@ def _assemble(
     subspace, image, k = problem.subspace, problem.image, len(found.corners)
     r = found.corners.shape[1]
     scores = subspace.scores[:, :r]
-    fitted = scores if smoothed is None else smoothed.scores
-    amounts = found.amounts if found.amounts is not None else abundances.nonnegative(fitted, found.corners)
-    spread = abundances.errors(subspace, found.corners, np.abs(amounts))
-    if found.errors is not None:
-        spread = np.broadcast_to(found.errors, amounts.shape)
-    if smoothed is not None:
-        spread = spread * smoothed.error_ratio(found.corners)
     # amounts are in units of scores: a pixel's own brightness comes back with its sqrt(g)
     root_g = subspace.pixel_scale[:, None]
+    if smoothed is None:
+        fitted = scores
+        amounts = found.amounts if found.amounts is not None else abundances.nonnegative(fitted, found.corners)
+        spread = abundances.errors(subspace, found.corners, np.abs(amounts))
+        if found.errors is not None:
+            spread = np.broadcast_to(found.errors, amounts.shape)
+        weights, errors = amounts * root_g, spread * root_g
+    else:
+        weights = abundances.nonnegative(smoothed.scores, found.corners)  # also where a pixel has no counts of its own
+        even = replace(subspace, pixel_scale=np.ones_like(subspace.pixel_scale))
+        errors = abundances.errors(even, found.corners, weights) * smoothed.error_ratio(found.corners)
+        inverse = np.where(root_g > 0, 1.0 / np.where(root_g > 0, root_g, 1.0), 0.0)
+        fitted, amounts = smoothed.scores * inverse, weights * inverse
     endmembers = found_spectra(problem, found.corners) if found.spectra is None else found.spectra
     left = scores - amounts @ found.corners
     squares = subspace.norms - np.einsum("ij,ij->i", scores, scores) + np.einsum("ij,ij->i", left, left)
     expected = _expected(subspace, found.corners, np.abs(amounts))
     reduced = np.maximum(squares, 0.0) / np.where(expected > 0, expected, np.inf)
-    weights, spectra_errors = amounts * root_g, _spectra_errors(subspace, found.corners, amounts)
-    errors = spread * root_g
+    spectra_errors = _spectra_errors(subspace, found.corners, amounts)
     scale = abundances.whole(weights, endmembers)
     warnings = found.warnings
     if method not in JUDGED:

@@ -1,20 +1,24 @@
-"""Maps with less noise: scores smoothed along the specimen by as much as two halves of the counts agree on structure there.
+"""Maps with less noise: scores smoothed along the specimen by as much as halves of the counts agree on structure there.
 
 Every count goes to one of two halves by the toss of a coin; halves of Poisson counts are independent. What they share, spatial
 frequency by spatial frequency, is structure, and what they differ by is noise, so that the filter of least error (Wiener, 1949)
 needs no constant and no model of the specimen. It works on combinations of components in which the noise is even and
-uncorrelated, sorted by how much structure they hold (minimum noise fraction: Green et al., IEEE TGRS 26, 1988, 65). Whether it is
-used at all the counts decide too: the filter is made from quarters, one half is filtered by it, and the other half, which it has
-not seen, must be nearer to the filtered half than to the plain one.
+uncorrelated, sorted by how much structure they hold (minimum noise fraction: Green et al., IEEE TGRS 26, 1988, 65). What it makes
+is where `similar_places` begins. Which of the two is used, with which settings, and whether at all, the counts decide: filters are
+made from quarters, one half is filtered by them, and the other half, which they have not seen, must be nearer to the filtered half
+than to the plain one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from . import similar_places as places
+from .smoothing import denoise
 from .spectra import SpectrumImage
 from .subspace import Subspace
 
@@ -22,6 +26,16 @@ BINS = 24
 """Rings of spatial frequency, as wide as the logarithm of the number of waves in them."""
 FEWEST_PIXELS = 32
 """In fewer pixels there are no rings to speak of."""
+TRIED_ON = 96
+"""Pixels along each side of the part in the middle on which settings are compared."""
+SHARE = 0.125
+"""Of the noise of plain maps: what "repeatable" maps may be farther from held-out counts than those of least error."""
+WAVES = "waves"
+"""Name of the linear filter among the candidates."""
+
+Goal = Literal["least error", "repeatable"]
+Setting = tuple[int, float] | str
+"""Width of the patches and strength, or `WAVES`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,8 @@ class Smoothed:
     Parameters
     ----------
     scores : ndarray
-        ``(pixels, r)`` in units of `Subspace.scores`; the plain ones where they predict held-out counts better.
+        ``(pixels, r)`` in units of `Subspace.scores` times `Subspace.pixel_scale`; the plain ones where they predict held-out
+        counts better.
     noise_left : ndarray
         ``(r, r)`` covariance of what is wrong with a pixel's scores after smoothing over that before, times the root of it:
         ``covariance_after = noise_left @ covariance_before @ noise_left.T`` for the mean pixel.
@@ -40,12 +55,15 @@ class Smoothed:
         smoothing.
     used : bool
         False where smoothing does not help.
+    by : str
+        Filter and settings in words.
     """
 
     scores: np.ndarray
     noise_left: np.ndarray
     held_out: float
     used: bool
+    by: str = ""
 
     def error_ratio(self, corners: np.ndarray) -> np.ndarray:
         """Errors of the amounts of endmembers `corners` ``(k, r)`` over those without smoothing, ``(k,)``, on average."""
@@ -60,6 +78,7 @@ def smoothed_scores(
     r: int,
     rng: np.random.Generator,
     *,
+    goal: Goal = "least error",
     report: Callable[[float], None] = lambda _fraction: None,
 ) -> Smoothed:
     """Smooth the first `r` scores of every pixel; the data are read once more.
@@ -72,25 +91,86 @@ def smoothed_scores(
         Number of vectors looked at.
     rng : numpy Generator
         For the toss of coins.
+    goal : {"least error", "repeatable"}
+        Nearest to counts held out; or the strongest smoothing that is farther from them by no more than `SHARE` of the noise of
+        plain maps, which another measurement of the same specimen repeats better.
     report : callable
         Told the fraction done; raises to stop.
     """
-    root_g = subspace.pixel_scale[:, None]
-    plain = subspace.scores[:, :r].astype(np.float64)
     if image.pixels < FEWEST_PIXELS:
+        plain = subspace.scores[:, :r].astype(np.float64) * subspace.pixel_scale[:, None]
         return Smoothed(plain, np.eye(r), 1.0, False)
-    quarters = _quarters(image, subspace, r, rng, report)
-    shape = (*image.shape, r)
-    one, other = (quarters[a] + quarters[a + 1] for a in (0, 2))
-    half, _ = filtered(*(part.reshape(shape) for part in (one, quarters[0], quarters[1])))
-    wrong = [float(((part.reshape(-1, r) - other) ** 2).sum()) for part in (half, one)]
-    noise = float(((one - other) ** 2).sum()) / 2.0  # of one half: what they differ by is the noise of both
-    held_out = max(wrong[0] - noise, 0.0) / max(wrong[1] - noise, 1e-300)
+    quarters = _quarters(image, subspace, r, rng, lambda part: report(0.1 * part)).reshape(4, *image.shape, r)
+    part = np.s_[:, *(_middle(count) for count in image.shape)]
+    setting, held_out, left = _tried(quarters[part], rng, goal, lambda part: report(0.1 + 0.5 * part))
+    one, other = quarters[0] + quarters[1], quarters[2] + quarters[3]
+    whole = one + other
     if not held_out < 1.0:
-        return Smoothed(plain, np.eye(r), held_out, False)
-    whole, left = filtered(*(part.reshape(shape) for part in (one + other, one, other)))
-    inverse = np.where(root_g > 0, 1.0 / np.where(root_g > 0, root_g, 1.0), 0.0)
-    return Smoothed(whole.reshape(-1, r) * inverse, left, held_out, True)
+        return Smoothed(whole.reshape(-1, r), np.eye(r), held_out, False)
+    linear, waves_left = filtered(whole, one, other)
+    if isinstance(setting, str):
+        return Smoothed(linear.reshape(-1, r), waves_left, held_out, True, "waves that both halves share")
+    width, strength = setting
+    (similar,) = places.similar_places(
+        whole, one, other, _waves, rng, width=width, strengths=(strength,), report=lambda part: report(0.6 + 0.4 * part)
+    )
+    by = f"places that look alike, {width} pixels wide, strength {strength:g}"
+    return Smoothed(similar.reshape(-1, r), left, held_out, True, by)
+
+
+def _middle(count: int) -> slice:
+    first = max(0, (count - TRIED_ON) // 2)
+    return slice(first, first + min(count, TRIED_ON))
+
+
+def _tried(
+    quarters: np.ndarray, rng: np.random.Generator, goal: Goal, report: Callable[[float], None]
+) -> tuple[Setting, float, np.ndarray]:
+    """The setting for `goal`, its held-out error and its `Smoothed.noise_left`, from ``(4, y, x, r)``."""
+    one, other = quarters[0] + quarters[1], quarters[2] + quarters[3]
+    linear, half_left = filtered(one, quarters[0], quarters[1])
+    made: dict[Setting, np.ndarray] = {WAVES: linear}
+    strengths = places.STRENGTHS if goal == "repeatable" else places.STRENGTHS[:1]
+    rows, columns, r = one.shape
+    widths = [width for width in places.WIDTHS if 2 * width <= min(rows, columns) and r * width**2 <= places.LARGEST]
+    for number, width in enumerate(widths):
+
+        def share(part: float, number: int = number) -> None:
+            report((number + part) / len(widths))
+
+        images = places.similar_places(
+            one, quarters[0], quarters[1], _waves, rng, width=width, strengths=strengths, report=share
+        )
+        made.update({(width, strength): image for strength, image in zip(strengths, images, strict=True)})
+    difference = (one - other).reshape(-1, r)
+    noise = difference.T @ difference / len(difference) / 2.0  # of one half: what they differ by is the noise of both
+    wrong = {}
+    for setting, image in made.items():
+        off = (image - other).reshape(-1, r)
+        wrong[setting] = off.T @ off / len(off) - noise
+    errors = {
+        setting: max(float(np.trace(one)), 0.0) / max(float(np.trace(noise)), 1e-300) for setting, one in wrong.items()
+    }
+    chosen = min(errors, key=lambda one: errors[one])
+    if goal == "repeatable":
+        near = [one for one in errors if not isinstance(one, str) and errors[one] <= errors[chosen] + SHARE]
+        chosen = max(near, key=lambda one: (one[1], one[0]), default=chosen)
+    # the whole has half the relative noise of a half, of which a larger part is left: by as much as the linear filter says
+    more = np.linalg.norm(filtered(one + other, one, other)[1]) / max(float(np.linalg.norm(half_left)), 1e-300)
+    return chosen, errors[chosen], _root_ratio(wrong[chosen], noise) * max(1.0, float(more))
+
+
+def _root_ratio(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """`L` with ``L @ before @ L.T = after``, its negative part left out."""
+    values, vectors = np.linalg.eigh((after + after.T) / 2.0)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return np.asarray(
+        root @ vectors.T @ np.linalg.inv(np.linalg.cholesky(before + 1e-12 * np.eye(len(before)) * np.trace(before)))
+    )
+
+
+def _waves(whole: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return filtered(whole, one, other)[0]
 
 
 def filtered(whole: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +221,10 @@ def _quarters(
 ) -> np.ndarray:
     """Scores of four independent quarters of the counts, ``(4, pixels, r)``, not divided by a pixel's brightness."""
     h = subspace.channel_scale
-    weight = subspace.vectors[:, :r] * np.where(h > 0, 1.0 / np.where(h > 0, h, 1.0), 0.0)[:, None]
+    sigma = np.sqrt(subspace.noise) / np.maximum(subspace.values[:r], 1e-30)
+    vectors = denoise(subspace.vectors[:, :r], sigma)  # noise in them would let scores take part in that of the data
+    vectors = vectors @ np.linalg.inv(vectors.T @ vectors)
+    weight = vectors * np.where(h > 0, 1.0 / np.where(h > 0, h, 1.0), 0.0)[:, None]
     out = np.empty((4, image.pixels, r))
     if not subspace.counts:  # noise of known size instead of coins: what is added to one is taken from the others
         whole = subspace.scores[:, :r] * subspace.pixel_scale[:, None]

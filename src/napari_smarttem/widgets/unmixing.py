@@ -108,7 +108,7 @@ class UnmixingDock(
         """Arguments of `unmix` as the page *Unmix* has them."""
         page = self.unmixing
         count = page.components.value()
-        extras = {"elements": page.elements.isChecked(), "smooth_maps": page.smooth.isChecked()}
+        extras = {"elements": page.elements.isChecked(), "smooth_maps": page.smooth.currentData()}
         spectra = self.bench.spectra
         if spectra is not None and (spectra.frame.shape[0] == 1 or spectra.places_nm is not None):
             extras.pop("smooth_maps")  # smoothing takes an image of neighbours
@@ -116,7 +116,7 @@ class UnmixingDock(
             "method": page.method.currentData() or "auto",
             "components": count if count else "auto",
             "seed": page.seed.value(),
-        } | {name: True for name, on in extras.items() if on}
+        } | {name: value for name, value in extras.items() if value}
 
     def unmix(self) -> None:
         """Unmix what is prepared, on another thread; a click while it works is ignored."""

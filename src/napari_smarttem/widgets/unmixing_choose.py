@@ -94,7 +94,8 @@ class InputActions:
             "Find endmembers and maps of the prepared data" if spectra is not None else "Open a spectrum image first"
         )
         self.unmixing.elements.setEnabled(spectra is None or can_name_elements(spectra.frame.signal))
-        self.unmixing.smooth.setVisible(spectra is None or (spectra.frame.shape[0] > 1 and spectra.places_nm is None))
+        neighbours = spectra is None or (spectra.frame.shape[0] > 1 and spectra.places_nm is None)
+        self.unmixing.form.setRowVisible(self.unmixing.smooth, neighbours)
         self.unmixing.live.setVisible(spectra is not None and spectra.places_nm is not None)
 
 

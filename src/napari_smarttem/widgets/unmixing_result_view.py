@@ -377,4 +377,7 @@ def _about_smoothing(result: Any) -> str:
     left = float(done["held_out_error"])
     if not done["used"]:
         return " The maps were left as they are: taking noise out of them does not predict held-out counts better."
-    return f" Noise was taken out of the maps: their error against held-out counts is {left:.2f} of what it was."
+    how = done.get("by", "")
+    return f" Noise was taken out of the maps: their error against held-out counts is {left:.2f} of what it was" + (
+        f" (by {how})." if how else "."
+    )
