@@ -233,7 +233,10 @@ def test_bad_input_is_one_sentence(tmp_path):
     (tmp_path / "text.dm3").write_text("not a Gatan file at all, but long enough to look at")
     assert refused(tmp_path / "text.dm3", "damaged").__cause__ is not None
     (tmp_path / "void.zspy").mkdir()
-    refused(tmp_path / "void.zspy")
+    refused(tmp_path / "void.zspy", "empty folder")
+    (tmp_path / "stray.zspy").mkdir()
+    (tmp_path / "stray.zspy" / "note.txt").write_text("hello")
+    refused(tmp_path / "stray.zspy", "without a dataset", "zarr.json")
     with h5py.File(tmp_path / "other.hspy", "w") as file:
         file["x"] = 1
     refused(tmp_path / "other.hspy")

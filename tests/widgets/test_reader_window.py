@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
@@ -27,7 +28,7 @@ def dropped(monkeypatch):
     return calls
 
 
-def drop(viewer, path):
+def drop(viewer, *paths):
     """Through Qt's own dispatch, as a person's mouse would."""
     from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -35,7 +36,7 @@ def drop(viewer, path):
 
     target = viewer.window._qt_viewer.canvas.native
     mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path))])
+    mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
     place, none = target.rect().center(), Qt.KeyboardModifier.NoModifier
     left, copy = Qt.MouseButton.LeftButton, Qt.DropAction.CopyAction
     QApplication.sendEvent(target, QDragEnterEvent(place, copy, mime, left, none))
@@ -124,6 +125,53 @@ def test_error_of_a_small_file_is_one_sentence(viewer, tmp_path, monkeypatch, na
     assert sentence.startswith(name)
     assert "plugin" not in sentence
     assert len(viewer.layers) == 0
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Files for which napari would have asked which reader is meant, in a dialog that waits for a person."""
+    from napari._qt import qt_viewer
+    from napari.settings import get_settings
+
+    files = []
+    monkeypatch.setattr(get_settings().plugins, "extension2reader", {})
+    monkeypatch.setattr(qt_viewer, "handle_gui_reading", lambda paths, *_, **__: files.extend(paths))
+    return files
+
+
+@pytest.fixture
+def outcome(qtbot, dropped, monkeypatch):
+    """qtbot, what the person was told, and what the Spectrum dock would be opened with."""
+    told = []
+    monkeypatch.setattr(base, "show_message", lambda _viewer, level, sentence: told.append((level, sentence)))
+    return qtbot, told, dropped
+
+
+@pytest.mark.parametrize("name", ["empty.zspy", "stray.zspy", "empty.smarttem"])
+def test_folder_without_data_beside_a_good_file(viewer, tmp_path, outcome, asked, name):
+    qtbot, told, dropped = outcome
+    base.session_for(viewer)  # as after any of our docks was opened
+    (tmp_path / name).mkdir()
+    if name.startswith("stray"):
+        (tmp_path / name / "note.txt").write_text("no zarr")
+    good = write(spectrum_image(), tmp_path / "good.hspy")
+    drop(viewer, tmp_path / name, good)
+    assert asked == []
+    qtbot.waitUntil(lambda: len(told) == 1)
+    assert told[0][0] == "error"
+    assert name in told[0][1]
+    qtbot.waitUntil(lambda: [path for _, path in dropped] == [good])
+    assert len(viewer.layers) == 1  # the good one, once
+    assert sorted(one.name for one in (tmp_path / name).iterdir()) == (["note.txt"] if name.startswith("stray") else [])
+
+
+def test_what_a_person_chose_for_folders_stays(viewer, monkeypatch):
+    from napari.settings import get_settings
+
+    plugins = get_settings().plugins
+    monkeypatch.setattr(plugins, "extension2reader", {f"*.zspy{os.sep}": "napari"})
+    base.session_for(viewer)
+    assert plugins.extension2reader == {f"*.zspy{os.sep}": "napari", f"*.smarttem{os.sep}": PLUGIN}
 
 
 def test_run_folder_is_overview_and_points(viewer, qtbot, tmp_path, dropped):

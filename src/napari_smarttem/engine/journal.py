@@ -136,7 +136,7 @@ class Journal:
         path = Path(path)
         if not (path / _LINES).is_file():
             raise BadInput(
-                f"{path} is not a run folder (it has no {_LINES}); give a folder whose name ends in {SUFFIX}."
+                f"{path} is not a run folder (it has no {_LINES}); give one that a run has written, NAME{SUFFIX}, copied whole."
             )
         journal = cls(path, None if read_only else _acquire_lock(path), sync=sync)
         try:

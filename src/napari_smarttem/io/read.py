@@ -70,6 +70,7 @@ EXTENSIONS: tuple[str, ...] = tuple(_MODULES)
 
 # Panta Rhei (.prz) is left out on purpose: its header is a pickle.
 _DIRECTORIES = frozenset({".zspy"})
+_ZARR_ROOTS = (".zgroup", "zarr.json")  # one of them stands at the root of every zarr group, format 2 and format 3
 _HDF5 = frozenset({".hspy", ".emd", ".nxs"})
 _EAGER_ONLY = frozenset({"msa", "semper", "edax"})
 # Spectra in these are stored compressed or as event lists, so that the file is several times smaller than the array.
@@ -188,6 +189,10 @@ def _module_for(path: Path) -> str:
                 f" {', '.join(EXTENSIONS)}."
             )
         if is_folder:
+            if not any((path / name).is_file() for name in _ZARR_ROOTS):
+                raise BadInput(
+                    f"{path.name} is {_without_root(path)}; copy the whole folder again from where it was recorded."
+                )
             return module
         with path.open("rb") as file:
             start = file.read(8)
@@ -203,6 +208,13 @@ def _module_for(path: Path) -> str:
     except OSError as error:
         raise BadInput(f"{path.name} cannot be opened ({_first_line(error)}); check the drive and the name.") from error
     return module
+
+
+def _without_root(folder: Path) -> str:
+    """What a folder is that should have been a zarr group, for a sentence."""
+    if next(folder.iterdir(), None) is None:
+        return "an empty folder, without a dataset"
+    return f"a folder without a dataset (no {' and no '.join(_ZARR_ROOTS)} in it)"
 
 
 def uncompressed_bytes(path: str | os.PathLike[str]) -> int:

@@ -61,6 +61,9 @@ class _Binding(QObject):
         self._relay.listen(session.message, self._show_messages, every=True)
         window = _main_window(viewer)
         if window is not None:
+            from .reader import prefer_for_our_folders
+
+            prefer_for_our_folders()
             window.installEventFilter(self)
         application = QCoreApplication.instance()
         if application is not None:

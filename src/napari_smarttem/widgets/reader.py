@@ -33,6 +33,21 @@ DIRECT_ARRAY_BYTES = 24 * 2**20
 calls ``viewer.open`` finds its layer when the call returns."""
 
 
+def prefer_for_our_folders() -> None:
+    """Let napari give our folders to this reader without asking, for as long as it runs.
+
+    napari's own reader claims every folder, so that napari asks in a modal dialog which of the two is meant, for each folder anew,
+    and opens the files dropped beside it twice. What a person has chosen in the preferences stays; nothing is written to disk here.
+    """
+    from napari.settings import get_settings
+
+    chosen = get_settings().plugins.extension2reader
+    for kind in FOLDERS:
+        chosen.setdefault(
+            f"*{kind}{os.sep}", "napari-smarttem"
+        )  # napari matches a folder by its path with a separator behind
+
+
 def get_reader(path: str | Sequence[str]) -> Reader | None:
     """npe2's entry point: the function that reads `path`, or None, at once, where it is not ours.
 
@@ -68,6 +83,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     BadInput
         The file cannot be read; one sentence with its name and the reason. In a window it is shown instead of raised.
     """
+    prefer_for_our_folders()
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
     layers: list[LayerData] = []
     for one in paths:
