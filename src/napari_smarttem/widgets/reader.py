@@ -42,10 +42,8 @@ def prefer_for_our_folders() -> None:
     from napari.settings import get_settings
 
     chosen = get_settings().plugins.extension2reader
-    for kind in FOLDERS:
-        chosen.setdefault(
-            f"*{kind}{os.sep}", "napari-smarttem"
-        )  # napari matches a folder by its path with a separator behind
+    for kind in FOLDERS:  # which napari matches by their paths with a separator behind
+        chosen.setdefault(f"*{kind}{os.sep}", "napari-smarttem")
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
