@@ -79,6 +79,27 @@ def test_a_run_is_not_resumed_on_another_instrument(session, measure):
     assert session.wait(20)
 
 
+def test_what_differs_from_the_instrument_of_a_run_is_said(session, measure):
+    """Two simulated microscopes bear one name."""
+
+    def microscope(**settings):
+        made = InstantInstrument(channels=32)
+        made.info = made.info.model_copy(update={"settings": settings})
+        return made
+
+    session.use(microscope(seed=0, speed=None))
+    path = session.start(measure(points=4))
+    session.stop()
+    assert session.wait(20)
+    session.use(microscope(seed=99, speed=None))
+    with pytest.raises(BadInput, match="seed 0, not 99; disconnect"):
+        session.resume(path)
+    session.use(microscope(seed=0, speed=None))
+    session.resume(path)
+    session.stop()
+    assert session.wait(20)
+
+
 def test_a_full_disk_is_announced(session, measure, monkeypatch):
     heard: list[tuple[str, str]] = []
     session.message.connect(lambda level, text: heard.append((level, text)))

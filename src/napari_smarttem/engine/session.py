@@ -416,12 +416,10 @@ class Session:
                 lambda: self._connect(start.instrument.backend, dict(start.instrument.settings))
             ).result()
         instrument, _ = self._require_instrument()
-        if instrument.info.backend != start.instrument.backend or (
-            start.instrument.settings and dict(instrument.info.settings) != dict(start.instrument.settings)
-        ):
+        if other := _otherwise(instrument.info, start.instrument):
             raise BadInput(
-                f"{journal.path.name} was made on {start.instrument.name} ({start.instrument.backend}), but {instrument.info.name} "
-                f"({instrument.info.backend}) is connected; disconnect it, then resume."
+                f"{journal.path.name} was made on another instrument than the one that is connected: {other}; disconnect it, then"
+                " resume (the run's own is then connected)."
             )
         judge = parse_policy(policy or start.policy)
         plan = build_plan(start.plan, start.context)
@@ -431,6 +429,18 @@ class Session:
         self.review.record = None
         self.review.clear(start.context.field)
         return self._launch(plan, journal, start.context, judge)
+
+
+def _otherwise(connected: InstrumentInfo, recorded: InstrumentInfo) -> str:
+    """How an instrument differs from the one a run was made on, such as ``"seed 0, not 99"``; empty where it does not."""
+    if connected.backend != recorded.backend:
+        return f"{recorded.name} ({recorded.backend}), not {connected.name} ({connected.backend})"
+    if not recorded.settings:
+        return ""
+    then, now = dict(recorded.settings), dict(connected.settings)
+    names = [name for name in then | now if then.get(name) != now.get(name)]
+    further = f" and {len(names) - 3} more settings" if len(names) > 3 else ""
+    return ", ".join(f"{name} {then.get(name)}, not {now.get(name)}" for name in names[:3]) + further
 
 
 def _software() -> dict[str, str]:
