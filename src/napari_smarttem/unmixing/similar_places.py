@@ -20,8 +20,10 @@ STRENGTHS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
 """Factors on the noise in the last round; the first is that of least error."""
 SIMILAR = 300
 """Patches taken together, at least; more for wide ones, whose covariance has more numbers in it."""
-CANDIDATES = 2**16
-"""Patches among which similar ones are looked for, drawn by chance from larger images."""
+CANDIDATES = 2**17
+"""Patches among which similar ones are looked for, drawn by chance from larger images: each is seen in eight orientations."""
+LARGEST_TABLE = 2**26
+"""Numbers in all candidates together; there are fewer of them where patches are large."""
 ROUNDS = 3
 """Each finds similar patches in, and takes structure from, what the round before made."""
 LARGEST = 250
@@ -161,7 +163,7 @@ def _one_size(
     lower = np.tril_indices(r)
     spread = _Patches.of((rest[..., :, None] * rest[..., None, :])[..., lower[0], lower[1]], width)
     patches = _Patches.of(noisy, width)
-    orientation, pixel = _drawn(rng, rows * columns)
+    orientation, pixel = _drawn(rng, rows * columns, LARGEST_TABLE // (width**2 * (r + len(lower[0]))))
     places = (orientation, pixel // columns, pixel % columns)
     candidates = _Candidates(*places, patches.take(*places), spread.take(*places))
     found: list[np.ndarray] = []
@@ -285,10 +287,10 @@ def _turned(windows: np.ndarray) -> Iterator[np.ndarray]:
         yield from (view, view[..., ::-1, :], view[..., ::-1], view[..., ::-1, ::-1])
 
 
-def _drawn(rng: np.random.Generator, pixels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Orientation and pixel of the candidates."""
-    every = 8 * pixels
-    chosen = np.arange(every) if every <= CANDIDATES else np.sort(rng.choice(every, CANDIDATES, replace=False))
+def _drawn(rng: np.random.Generator, pixels: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Orientation and pixel of the candidates, `most` of them if need be."""
+    every, most = 8 * pixels, min(CANDIDATES, most)
+    chosen = np.arange(every) if every <= most else np.sort(rng.choice(every, most, replace=False))
     return chosen // pixels, chosen % pixels
 
 

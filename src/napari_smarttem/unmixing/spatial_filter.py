@@ -11,7 +11,7 @@ than to the plain one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,8 +92,8 @@ def smoothed_scores(
     rng : numpy Generator
         For the toss of coins.
     goal : {"least error", "repeatable"}
-        Nearest to counts held out; or the strongest smoothing that is farther from them by no more than `SHARE` of the noise of
-        plain maps, which another measurement of the same specimen repeats better.
+        Nearest to counts held out; or, of what is farther from them by no more than `SHARE` of the noise of plain maps, what
+        both halves agree on best, and another measurement of the same specimen repeats.
     report : callable
         Told the fraction done; raises to stop.
     """
@@ -128,9 +128,31 @@ def _tried(
 ) -> tuple[Setting, float, np.ndarray]:
     """The setting for `goal`, its held-out error and its `Smoothed.noise_left`, from ``(4, y, x, r)``."""
     one, other = quarters[0] + quarters[1], quarters[2] + quarters[3]
-    linear, half_left = filtered(one, quarters[0], quarters[1])
-    made: dict[Setting, np.ndarray] = {WAVES: linear}
-    strengths = places.STRENGTHS if goal == "repeatable" else places.STRENGTHS[:1]
+    difference = (one - other).reshape(-1, one.shape[2])
+    noise = difference.T @ difference / len(difference) / 2.0  # of one half: what they differ by is the noise of both
+    unit = np.linalg.pinv(noise) / len(noise)  # every direction counts by its own noise, whatever the vectors are
+    repeat = goal == "repeatable"
+    strengths = places.STRENGTHS if repeat else places.STRENGTHS[:1]
+    made = _made(quarters[:2], rng, strengths, lambda part: report(part / (1 + repeat)))
+    wrong = {setting: _products(image - other) - noise for setting, image in made.items()}
+    errors = {setting: max(float(np.trace(unit @ products)), 0.0) for setting, products in wrong.items()}
+    chosen = min(errors, key=lambda setting: errors[setting])
+    if repeat:
+        again = _made(quarters[2:], rng, strengths, lambda part: report(0.5 + part / 2))
+        allowed = [setting for setting in errors if errors[setting] <= errors[chosen] + SHARE]
+        chosen = max(allowed, key=lambda setting: _agreement(made[setting], again[setting]))
+    # the whole has half the relative noise of a half, of which a larger part is left: by as much as the linear filter says
+    half, whole = (filtered(*parts)[1] for parts in ((one, *quarters[:2]), (one + other, one, other)))
+    more = max(1.0, float(np.linalg.norm(whole)) / max(float(np.linalg.norm(half)), 1e-300))
+    return chosen, errors[chosen], _root_ratio(wrong[chosen], noise) * more
+
+
+def _made(
+    parts: np.ndarray, rng: np.random.Generator, strengths: Sequence[float], report: Callable[[float], None]
+) -> dict[Setting, np.ndarray]:
+    """The sum of two independent `parts` ``(2, y, x, r)`` filtered with every setting."""
+    one, other = parts
+    made: dict[Setting, np.ndarray] = {WAVES: _waves(one + other, one, other)}
     rows, columns, r = one.shape
     widths = [width for width in places.WIDTHS if 2 * width <= min(rows, columns) and r * width**2 <= places.LARGEST]
     for number, width in enumerate(widths):
@@ -139,25 +161,26 @@ def _tried(
             report((number + part) / len(widths))
 
         images = places.similar_places(
-            one, quarters[0], quarters[1], _waves, rng, width=width, strengths=strengths, report=share
+            one + other, one, other, _waves, rng, width=width, strengths=strengths, report=share
         )
         made.update({(width, strength): image for strength, image in zip(strengths, images, strict=True)})
-    difference = (one - other).reshape(-1, r)
-    noise = difference.T @ difference / len(difference) / 2.0  # of one half: what they differ by is the noise of both
-    wrong = {}
-    for setting, image in made.items():
-        off = (image - other).reshape(-1, r)
-        wrong[setting] = off.T @ off / len(off) - noise
-    errors = {
-        setting: max(float(np.trace(one)), 0.0) / max(float(np.trace(noise)), 1e-300) for setting, one in wrong.items()
-    }
-    chosen = min(errors, key=lambda one: errors[one])
-    if goal == "repeatable":
-        near = [one for one in errors if not isinstance(one, str) and errors[one] <= errors[chosen] + SHARE]
-        chosen = max(near, key=lambda one: (one[1], one[0]), default=chosen)
-    # the whole has half the relative noise of a half, of which a larger part is left: by as much as the linear filter says
-    more = np.linalg.norm(filtered(one + other, one, other)[1]) / max(float(np.linalg.norm(half_left)), 1e-300)
-    return chosen, errors[chosen], _root_ratio(wrong[chosen], noise) * max(1.0, float(more))
+    return made
+
+
+def _agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean correlation of two images ``(y, x, r)`` over directions, whatever the vectors are."""
+    both = np.stack([one, other]).reshape(2, -1, one.shape[2])
+    both = both - both.mean(axis=1, keepdims=True)
+    (structure, apart) = (
+        np.einsum("ip,iq->pq", part, part) for part in (both.reshape(-1, both.shape[2]), both[0] - both[1])
+    )
+    return float(1.0 - np.trace(np.linalg.pinv(structure) @ apart) / len(apart))
+
+
+def _products(image: np.ndarray) -> np.ndarray:
+    """Mean products of the numbers in a pixel, ``(r, r)``."""
+    flat = image.reshape(-1, image.shape[2])
+    return np.asarray(flat.T @ flat / len(flat))
 
 
 def _root_ratio(after: np.ndarray, before: np.ndarray) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 Halves of the counts are noisier than the whole, so their maps differ by chance alone: a map of variance V with errors of
 variance E correlates with another of its kind by ``1 - E / V`` at most. This attainable correlation, from the error bars, is
-given beside the one found. Maps smoothed by what the counts of each half themselves say (`unmix(..., smooth_maps=True)`) have
-far less noise and are compared too, with the error of predicting counts held out over that without smoothing.
+given beside the one found. Maps smoothed by what the counts of each half themselves say (`unmix(..., smooth_maps=...)`) have
+far less noise and are compared too, for least error and for repeatable maps, with the error of predicting counts held out over
+that without smoothing.
 
 What can be reached at all is simulated as well: the smoothed answer of the whole file is taken for the truth, halves of the same
 counts are drawn from it, and unmixed in the same ways; and once with the true spectra given, so that the maps are the best that
-least squares can make of so few counts.
+least squares can make of so few counts. There the distance to the truth is known too: of plain, of smoothed, of repeatable maps.
 
 ``python -m napari_smarttem.bench.parts.unmixing_real FILE ...`` prints the figures.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ import numpy as np
 from ...schema.frame import Frame
 from ...unmixing import UnmixingResult, match, unmix
 from .unmixing_choices import halves
+
+GOALS: dict[str, Any] = {"smoothed": "least error", "repeatable": "repeatable"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,10 @@ class Stability:
         Least mean correlation of maps between the first and the other seeds.
     same_number : float
         Part of the halves in which as many components are found.
-    found, attainable, smoothed : tuple of float
+    found, attainable, smoothed, repeatable : tuple of float
         Per component, mean over seeds: correlation of the maps of two halves, the largest that the noise of the halves allows,
-        and the correlation of the smoothed maps.
-    held_out_error : float
+        and the correlations of maps smoothed for least error and of repeatable ones.
+    held_out_error, held_out_error_repeatable : float
         Of predicting one half of the counts by smoothed maps of the other over that by plain ones, of the whole data.
     """
 
@@ -52,7 +56,9 @@ class Stability:
     found: tuple[float, ...]
     attainable: tuple[float, ...]
     smoothed: tuple[float, ...]
+    repeatable: tuple[float, ...]
     held_out_error: float
+    held_out_error_repeatable: float
 
     @property
     def of_attainable(self) -> float:
@@ -74,10 +80,10 @@ def stability(frame: Frame, seeds: int = 10) -> Stability:
     repeated = min(match(whole, unmix(frame, seed=seed)).mean_correlation for seed in range(1, seeds))
     data = _counts(frame).data
     same = 0.0
-    rows: dict[str, list[np.ndarray]] = {"found": [], "attainable": [], "smoothed": []}
+    rows: dict[str, list[np.ndarray]] = {"found": [], "attainable": [], **{name: [] for name in GOALS}}
     for seed in range(seeds):
         pair: list[UnmixingResult] = []
-        quiet: list[UnmixingResult] = []
+        quiet: dict[str, list[UnmixingResult]] = {name: [] for name in GOALS}
         for half in halves(data, seed):
             part = frame.with_data(half)
             found = unmix(part, seed=seed)
@@ -86,14 +92,18 @@ def stability(frame: Frame, seeds: int = 10) -> Stability:
             else:
                 found = unmix(part, components=whole.components, seed=seed)
             pair.append(_as_in(whole, found))
-            quiet.append(_as_in(whole, unmix(part, components=whole.components, seed=seed, smooth_maps=True)))
+            for name, goal in GOALS.items():
+                quiet[name].append(_as_in(whole, unmix(part, components=whole.components, seed=seed, smooth_maps=goal)))
         one, other = pair
         rows["found"].append(_correlations(one.maps, other.maps))
         rows["attainable"].append(np.sqrt(attainable(one) * attainable(other)))
-        rows["smoothed"].append(_correlations(quiet[0].maps, quiet[1].maps))
+        for name, (first, second) in quiet.items():
+            rows[name].append(_correlations(first.maps, second.maps))
     means = {name: tuple(float(v) for v in np.mean(values, axis=0)) for name, values in rows.items()}
-    held_out = unmix(frame, smooth_maps=True).provenance["smooth_maps"]["held_out_error"]
-    return Stability(whole.components, repeated, same, **means, held_out_error=held_out)
+    held_out = [unmix(frame, smooth_maps=goal).provenance["smooth_maps"]["held_out_error"] for goal in GOALS.values()]
+    return Stability(
+        whole.components, repeated, same, **means, held_out_error=held_out[0], held_out_error_repeatable=held_out[1]
+    )
 
 
 def simulated(frame: Frame, seeds: int) -> dict[str, tuple[float, ...]]:
@@ -102,26 +112,32 @@ def simulated(frame: Frame, seeds: int) -> dict[str, tuple[float, ...]]:
     Returns
     -------
     dict
-        ``simulated`` and ``simulated_smoothed`` as `Stability.found` and `smoothed`; ``simulated_known`` plain maps with the true
-        spectra given.
+        ``simulated``, ``simulated_smoothed`` and ``simulated_repeatable`` as in `Stability`; ``simulated_known`` plain maps with
+        the true spectra given; ``rmse`` and the same names: distance of each to the true maps over their spread.
     """
     frame = _counts(frame)
     whole = unmix(frame)
     truth = _as_in(whole, unmix(frame, components=whole.components, smooth_maps=True))
     mean = np.maximum(np.tensordot(truth.maps, truth.endmembers, axes=(0, 0)), 0.0).reshape(frame.shape)
-    rows: dict[str, list[np.ndarray]] = {"simulated": [], "simulated_smoothed": [], "simulated_known": []}
+    rows: dict[str, list[np.ndarray]] = defaultdict(list)
+    spread = truth.maps.reshape(whole.components, -1).std(axis=1)
     for seed in range(seeds):
         rng = np.random.default_rng([seed, 5])
         parts = [frame.with_data(rng.poisson(mean / 2).astype(np.float32)) for _ in range(2)]
-        for name, options in (
-            ("simulated", {}),
-            ("simulated_smoothed", {"smooth_maps": True}),
-            ("simulated_known", {"method": "reference", "library": truth.endmembers}),
-        ):
+        ways: dict[str, dict[str, Any]] = {
+            "simulated": {},
+            **{f"simulated_{name}": {"smooth_maps": goal} for name, goal in GOALS.items()},
+            "simulated_known": {"method": "reference", "library": truth.endmembers},
+        }
+        for name, options in ways.items():
             one, other = (
                 _as_in(whole, unmix(part, components=whole.components, seed=seed, **options)) for part in parts
             )
             rows[name].append(_correlations(one.maps, other.maps))
+            away = (
+                one.maps / one.maps.mean(axis=(1, 2), keepdims=True) * truth.maps.mean(axis=(1, 2), keepdims=True)
+            ) - truth.maps
+            rows[f"rmse_{name}"].append(np.sqrt((away**2).mean(axis=(1, 2))) / spread)
     return {name: tuple(float(v) for v in np.mean(values, axis=0)) for name, values in rows.items()}
 
 
@@ -140,7 +156,12 @@ def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.array([np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)])
 
 
-CORRELATIONS = ("found", "attainable", "smoothed", "simulated", "simulated_smoothed", "simulated_known")
+CORRELATIONS = (
+    "found",
+    "attainable",
+    *GOALS,
+    *(f"simulated{name}" for name in ("", "_smoothed", "_repeatable", "_known")),
+)
 
 
 def figures(path: Path, seeds: int = 10) -> dict[str, Any]:
