@@ -159,6 +159,28 @@ def test_pause_stop_and_resume(dock, qtbot, session, plate_file):
     assert run.folder == folder
     assert run.patterns == 160
     assert run.spent[: len(before.spent)] == before.spent  # what was measured was not measured again
+    assert dock.signal.measured.getData()[0][[0, -1]].tolist() == [161 - len(run.signals), 160]
+    assert 0 < len(run.signals) < 160
+
+
+def test_a_run_is_seen_that_is_taken_up_with_nothing_connected(dock, qtbot, session, plate_file):
+    """As in a new window after the power went: the run's own instrument is connected a moment before the run goes on."""
+    dock.record.use_calibration(plate_file)
+    dock.start_button.click()
+    qtbot.waitUntil(lambda: dock.record.run is not None and dock.record.run.patterns >= 16, timeout=WAIT)
+    dock.bar.stop_button.click()
+    over(dock, qtbot)
+    assert session.status.outcome == "stopped"
+    session.disconnect().result()
+    dock.record.flush()
+    assert dock.record.run is None
+    dock.record._relay._timer.stop()  # so that the connection and the run are heard of at the same moment
+    dock.resume(session.run_folder)
+    over(dock, qtbot)
+    assert session.status.outcome == "finished"
+    assert dock.record.run is not None
+    assert dock.record.run.patterns == 48
+    assert dock.pictures.picture.shown is dock.record.run.picture
 
 
 def test_a_new_value_changes_the_shown_picture_within_100_ms(dock, qtbot, session, plate_file):
@@ -229,6 +251,7 @@ def test_stop_is_heard_while_the_plate_is_fitted(dock, qtbot, session):
     assert session.status.outcome == "stopped"
     assert dock.record.calibration is None
     assert dock.fit.isHidden()
+    assert dock.words.text() == ""
 
 
 def test_what_cannot_be_is_said(viewer, session, qtbot, tmp_path):

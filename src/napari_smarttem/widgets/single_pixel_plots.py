@@ -145,7 +145,7 @@ class SignalPlot(QWidget):
         """Show the newest values of a run."""
         signals = [] if run is None else run.signals
         first = max(0, len(signals) - SHOWN_SIGNALS)
-        number = np.arange(first + 1, len(signals) + 1)
+        number = np.arange(first + 1, len(signals) + 1) + (0 if run is None else run.unheard)
         self.measured.setData(number, np.array(signals[first:]))
         self.expected.setData(number, np.array([] if run is None else run.expected[first:]))
 

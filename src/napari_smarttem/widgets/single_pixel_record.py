@@ -38,6 +38,8 @@ class Imaging:
     """The picture at the end of the last batch."""
     uncertainty: np.ndarray | None = None
     dose: np.ndarray | None = None
+    unheard: int = 0
+    """Values measured before those in `signals`: of a run taken up again, they are in its record."""
     signals: list[float] = field(default_factory=list)
     expected: list[float] = field(default_factory=list)
     spent: list[float] = field(default_factory=list)
@@ -112,11 +114,12 @@ class SinglePixelRecord(QObject):
         self._leave = live.listen(_weakly(self))
         self.destroyed.connect(self._leave)
         self._relay = Relay(self)
+        # First: a run taken up in a new window connects its own instrument just before it starts, and both are heard at once.
+        self._relay.listen(session.instrument_changed, self._instrument_changed)
         self._relay.listen(session.run_started, self._run_started)
         self._relay.listen(session.step_finished, self._steps_finished, every=True)
         self._relay.listen(self._told, self._values_told, every=True)
         self._relay.listen(session.status_changed, self._status_changed)
-        self._relay.listen(session.instrument_changed, self._instrument_changed)
 
     # -------------------------------------------------------------------------------------------- the run's thread
 
@@ -191,6 +194,8 @@ class SinglePixelRecord(QObject):
         run = self.run
         if run is None or not self._going:
             return
+        if not run.signals:
+            run.unheard = values[0].patterns - 1
         for value in values:
             run.signals.append(value.signal)
             run.expected.append(value.expected)
@@ -257,6 +262,8 @@ class SinglePixelRecord(QObject):
         self._relay.flush()  # the last steps first
         self._going = False
         if self.run is not None:
+            if self.run.fitted is not None:  # stopped while the plate was fitted: what it said of that goes on no more
+                self.run.words = ""
             self.run.over, self.run.fitted = True, None
         self.ended.emit(status.outcome or str(status.state), status.reason)
         self.changed.emit()
