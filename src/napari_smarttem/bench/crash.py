@@ -52,6 +52,8 @@ class Told:
     acknowledged: list[str] = field(default_factory=list)
     replayed: list[str] = field(default_factory=list)
     end: dict[str, Any] = field(default_factory=dict)
+    too_slow: bool = False
+    """It was ended because it took longer than a run may."""
 
     def take(self, line: bytes) -> None:
         """Take in one line; one that was cut off by the kill says nothing."""
@@ -119,6 +121,8 @@ def kills_of(kind: str, count: int, scratch: Path, seed: int, rng: np.random.Gen
             folder = scratch / f"{kind}-{on}-whole.smarttem"
             with scene(kind, scratch, on) as place:
                 told = _run_program(folder, on, place=place)
+            if told.end.get("outcome") != "finished":
+                raise RuntimeError(f"the run that nobody kills did not finish: {_last_words(told)}")
             whole[on] = essence(folder), len(told.began) + len(told.acknowledged)
         verdict = Verdict(problem="no run was killed")
         for attempt in range(5):  # a moment drawn too late is drawn again
@@ -127,7 +131,7 @@ def kills_of(kind: str, count: int, scratch: Path, seed: int, rng: np.random.Gen
                 verdict = kill_and_resume(
                     folder, seed=on, rng=rng, place=place, lines=whole[on][1], expected=whole[on][0]
                 )
-            if verdict.killed:
+            if verdict.killed or verdict.lost:
                 break
         if verdict.problem:
             print(f"{kind} {number}: {verdict.problem}", file=sys.stderr)
@@ -154,13 +158,14 @@ def kill_and_resume(
     # A moment is a number of lines heard and a fraction of a step after that: evenly spread over the whole run.
     heard, delay_s = int(rng.integers(1, lines)), float(rng.uniform(0.0, 0.006))
     told = _run_program(folder, seed, kill_after=(heard, delay_s), place=place)
-    verdict.killed = not told.end
     verdict.lost = len(set(told.acknowledged) - _whole_steps(folder))
-    left_on = place.beam_left_on()
-    again = _run_program(folder, seed, resume=True, place=place)
+    # A record that is complete although the program died before it said so leaves nothing to take up: the kill came too late.
+    verdict.killed = not told.end and not _is_complete(folder)
     if not verdict.killed:
         verdict.problem = "the run ended before it was killed"
         return verdict
+    left_on = place.beam_left_on()
+    again = _run_program(folder, seed, resume=True, place=place)
     verdict.resumed, verdict.duplicates, verdict.problem = _compare(folder, told, again)
     if verdict.resumed:
         verdict.problem = left_on or asks_otherwise(folder)
@@ -209,7 +214,7 @@ def _judge_end(folder: Path, told: Told, seed: int) -> str:
 def _compare(folder: Path, told: Told, again: Told) -> tuple[bool, int, str]:
     """Whether the run ended with exactly what was planned; how many acknowledged steps were made twice; what was wrong."""
     if again.end.get("outcome") != "finished":
-        return False, 0, f"the resumed run ended otherwise: {again.end}"
+        return False, 0, f"the resumed run ended otherwise: {_last_words(again)}"
     duplicates = len(set(again.began) & set(told.acknowledged))
     report_ = verify(folder)
     if not report_.ok:
@@ -231,6 +236,21 @@ def _compare(folder: Path, told: Told, again: Told) -> tuple[bool, int, str]:
     if not blanked(again):
         return False, duplicates, "the beam was left on"
     return True, duplicates, ""
+
+
+def _last_words(told: Told) -> str:
+    """How a program ended, for a complaint: what it said, or that it was too slow to say anything."""
+    if told.too_slow:
+        return f"it was ended after {_CHILD_TIMEOUT_S:g} s, which a run should never take; is the machine busy?"
+    return str(told.end) if told.end else "it said nothing"
+
+
+def _is_complete(folder: Path) -> bool:
+    """True where a run folder holds a run that came to its end."""
+    if not (folder / "run.jsonl").exists():
+        return False
+    with Journal.open(folder, read_only=True) as journal:
+        return journal.stop is not None and journal.stop.outcome == "finished"
 
 
 def blanked(told: Told) -> bool:
@@ -271,7 +291,12 @@ def _run_program(
     told = Told()
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as program:  # noqa: S603 (our own interpreter and module)
         assert program.stdout is not None
-        watchdog = threading.Timer(_CHILD_TIMEOUT_S, program.kill)
+
+        def end_it() -> None:
+            told.too_slow = True
+            program.kill()
+
+        watchdog = threading.Timer(_CHILD_TIMEOUT_S, end_it)
         watchdog.start()
         try:
             for number, line in enumerate(program.stdout, start=1):
