@@ -255,7 +255,7 @@ def _smoothed(problem: Problem, found: Found, method: str, goal: spatial_filter.
     return spatial_filter.smoothed_scores(
         problem.image,
         problem.subspace,
-        found.corners.shape[1],
+        found.corners,
         problem.rng,
         goal=goal,
         report=lambda fraction: problem.report(0.9 + 0.05 * fraction, "smoothing"),

@@ -75,20 +75,20 @@ class Smoothed:
 def smoothed_scores(
     image: SpectrumImage,
     subspace: Subspace,
-    r: int,
+    corners: np.ndarray,
     rng: np.random.Generator,
     *,
     goal: Goal = "least error",
     report: Callable[[float], None] = lambda _fraction: None,
 ) -> Smoothed:
-    """Smooth the first `r` scores of every pixel; the data are read once more.
+    """Smooth the scores in which endmembers were found; the data are read once more.
 
     Parameters
     ----------
     image : SpectrumImage
     subspace : Subspace
-    r : int
-        Number of vectors looked at.
+    corners : ndarray
+        ``(k, r)`` endmembers as scores: the first `r` are smoothed.
     rng : numpy Generator
         For the toss of coins.
     goal : {"least error", "repeatable"}
@@ -97,16 +97,17 @@ def smoothed_scores(
     report : callable
         Told the fraction done; raises to stop.
     """
+    r = corners.shape[1]
+    plain = subspace.scores[:, :r].astype(np.float64) * subspace.pixel_scale[:, None]
     if image.pixels < FEWEST_PIXELS:
-        plain = subspace.scores[:, :r].astype(np.float64) * subspace.pixel_scale[:, None]
         return Smoothed(plain, np.eye(r), 1.0, False)
     quarters = _quarters(image, subspace, r, rng, lambda part: report(0.1 * part)).reshape(4, *image.shape, r)
     part = np.s_[:, *(_middle(count) for count in image.shape)]
-    setting, held_out, left = _tried(quarters[part], rng, goal, lambda part: report(0.1 + 0.5 * part))
+    setting, held_out, left = _tried(quarters[part], corners, rng, goal, lambda part: report(0.1 + 0.5 * part))
     one, other = quarters[0] + quarters[1], quarters[2] + quarters[3]
     whole = one + other
     if not held_out < 1.0:
-        return Smoothed(whole.reshape(-1, r), np.eye(r), held_out, False)
+        return Smoothed(plain, np.eye(r), held_out, False)
     linear, waves_left = filtered(whole, one, other)
     if isinstance(setting, str):
         return Smoothed(linear.reshape(-1, r), waves_left, held_out, True, "waves that both halves share")
@@ -124,7 +125,7 @@ def _middle(count: int) -> slice:
 
 
 def _tried(
-    quarters: np.ndarray, rng: np.random.Generator, goal: Goal, report: Callable[[float], None]
+    quarters: np.ndarray, corners: np.ndarray, rng: np.random.Generator, goal: Goal, report: Callable[[float], None]
 ) -> tuple[Setting, float, np.ndarray]:
     """The setting for `goal`, its held-out error and its `Smoothed.noise_left`, from ``(4, y, x, r)``."""
     one, other = quarters[0] + quarters[1], quarters[2] + quarters[3]
@@ -140,7 +141,7 @@ def _tried(
     if repeat:
         again = _made(quarters[2:], rng, strengths, lambda part: report(0.5 + part / 2))
         allowed = [setting for setting in errors if errors[setting] <= errors[chosen] + SHARE]
-        chosen = max(allowed, key=lambda setting: _agreement(made[setting], again[setting]))
+        chosen = max(allowed, key=lambda setting: _agreement(made[setting], again[setting], corners))
     # the whole has half the relative noise of a half, of which a larger part is left: by as much as the linear filter says
     half, whole = (filtered(*parts)[1] for parts in ((one, *quarters[:2]), (one + other, one, other)))
     more = max(1.0, float(np.linalg.norm(whole)) / max(float(np.linalg.norm(half)), 1e-300))
@@ -167,14 +168,13 @@ def _made(
     return made
 
 
-def _agreement(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean correlation of two images ``(y, x, r)`` over directions, whatever the vectors are."""
-    both = np.stack([one, other]).reshape(2, -1, one.shape[2])
-    both = both - both.mean(axis=1, keepdims=True)
-    (structure, apart) = (
-        np.einsum("ip,iq->pq", part, part) for part in (both.reshape(-1, both.shape[2]), both[0] - both[1])
-    )
-    return float(1.0 - np.trace(np.linalg.pinv(structure) @ apart) / len(apart))
+def _agreement(one: np.ndarray, other: np.ndarray, corners: np.ndarray) -> float:
+    """Mean correlation of the maps of `corners` ``(k, r)`` in two images of scores ``(y, x, r)``."""
+    amounts = np.linalg.pinv(corners)
+    first, second = ((image.reshape(-1, image.shape[2]) @ amounts).T for image in (one, other))
+    first, second = (maps - maps.mean(axis=1, keepdims=True) for maps in (first, second))
+    spread = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return float(((first * second).sum(axis=1) / np.maximum(spread, 1e-300)).mean())
 
 
 def _products(image: np.ndarray) -> np.ndarray:

@@ -43,11 +43,9 @@ class Stability:
         Least mean correlation of maps between the first and the other seeds.
     same_number : float
         Part of the halves in which as many components are found.
-    found, attainable, smoothed, repeatable : tuple of float
-        Per component, mean over seeds: correlation of the maps of two halves, the largest that the noise of the halves allows,
-        and the correlations of maps smoothed for least error and of repeatable ones.
-    held_out_error, held_out_error_repeatable : float
-        Of predicting one half of the counts by smoothed maps of the other over that by plain ones, of the whole data.
+    found, attainable : tuple of float
+        Per component, mean over seeds: correlation of the maps of two halves, and the largest that the noise of the halves
+        allows.
     """
 
     components: int
@@ -55,10 +53,6 @@ class Stability:
     same_number: float
     found: tuple[float, ...]
     attainable: tuple[float, ...]
-    smoothed: tuple[float, ...]
-    repeatable: tuple[float, ...]
-    held_out_error: float
-    held_out_error_repeatable: float
 
     @property
     def of_attainable(self) -> float:
@@ -80,10 +74,9 @@ def stability(frame: Frame, seeds: int = 10) -> Stability:
     repeated = min(match(whole, unmix(frame, seed=seed)).mean_correlation for seed in range(1, seeds))
     data = _counts(frame).data
     same = 0.0
-    rows: dict[str, list[np.ndarray]] = {"found": [], "attainable": [], **{name: [] for name in GOALS}}
+    rows: dict[str, list[np.ndarray]] = {"found": [], "attainable": []}
     for seed in range(seeds):
         pair: list[UnmixingResult] = []
-        quiet: dict[str, list[UnmixingResult]] = {name: [] for name in GOALS}
         for half in halves(data, seed):
             part = frame.with_data(half)
             found = unmix(part, seed=seed)
@@ -92,18 +85,26 @@ def stability(frame: Frame, seeds: int = 10) -> Stability:
             else:
                 found = unmix(part, components=whole.components, seed=seed)
             pair.append(_as_in(whole, found))
-            for name, goal in GOALS.items():
-                quiet[name].append(_as_in(whole, unmix(part, components=whole.components, seed=seed, smooth_maps=goal)))
         one, other = pair
         rows["found"].append(_correlations(one.maps, other.maps))
         rows["attainable"].append(np.sqrt(attainable(one) * attainable(other)))
-        for name, (first, second) in quiet.items():
-            rows[name].append(_correlations(first.maps, second.maps))
     means = {name: tuple(float(v) for v in np.mean(values, axis=0)) for name, values in rows.items()}
-    held_out = [unmix(frame, smooth_maps=goal).provenance["smooth_maps"]["held_out_error"] for goal in GOALS.values()]
-    return Stability(
-        whole.components, repeated, same, **means, held_out_error=held_out[0], held_out_error_repeatable=held_out[1]
-    )
+    return Stability(whole.components, repeated, same, **means)
+
+
+def smoothed(frame: Frame, seeds: int, goal: str) -> dict[str, Any]:
+    """Maps smoothed for `goal` of `seeds` pairs of halves: ``correlations`` of each component, ``held_out_error`` of the whole."""
+    frame = _counts(frame)
+    whole = unmix(frame)
+    options: dict[str, Any] = {"components": whole.components, "smooth_maps": goal}
+    rows = []
+    for seed in range(seeds):
+        one, other = (
+            _as_in(whole, unmix(frame.with_data(half), seed=seed, **options)) for half in halves(frame.data, seed)
+        )
+        rows.append(_correlations(one.maps, other.maps))
+    held_out = unmix(frame, **options).provenance["smooth_maps"]["held_out_error"]
+    return {"correlations": tuple(float(v) for v in np.mean(rows, axis=0)), "held_out_error": held_out}
 
 
 def simulated(frame: Frame, seeds: int) -> dict[str, tuple[float, ...]]:
@@ -171,6 +172,9 @@ def figures(path: Path, seeds: int = 10) -> dict[str, Any]:
     frame = max(read(path), key=lambda one: one.data.size)
     found = stability(frame, seeds)
     every = {**found.__dict__, **simulated(frame, seeds)}
+    for name, goal in GOALS.items():
+        said = smoothed(frame, seeds, goal)
+        every |= {name: said["correlations"], f"held_out_error_{name}": said["held_out_error"]}
     means = {f"mean_{name}": float(np.mean(every[name])) for name in CORRELATIONS}
     return {**every, **means, "of_attainable": found.of_attainable}
 
