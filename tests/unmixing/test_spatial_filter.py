@@ -143,14 +143,17 @@ def test_a_pixel_without_counts_gets_what_its_neighbours_say(particles) -> None:
 
 def test_smoothing_is_stopped_and_an_unknown_goal_is_refused(particles) -> None:
     words: list[str] = []
+    done: list[float] = []
     with pytest.raises(Cancelled):
         unmix(
             particles.data,
             components=2,
             smooth_maps=True,
-            progress=lambda _fraction, word: words.append(word),
+            progress=lambda fraction, word: (words.append(word), done.append(fraction)),
             cancel=lambda: words.count("smoothing") > 8,
         )
+    assert done == sorted(done)
+    assert done[-1] < 0.6, "most of the time is still to come"
     with pytest.raises(BadInput, match="least error or repeatable"):
         unmix(particles.data, smooth_maps="stronger")
 

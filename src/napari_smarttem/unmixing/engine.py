@@ -32,6 +32,9 @@ AGAIN = 4
 OUT_OF_LINE = 1.03
 """The largest singular values of noise follow each other more closely than this."""
 
+BEFORE_SMOOTHING = 0.2
+"""Of the time, what is done when smoothing of maps begins."""
+
 JUDGED = ("auto", "svd")
 """Methods that say themselves where they fail, or assume nothing."""
 OUTSIDE = 1.0
@@ -135,11 +138,16 @@ def unmix(
     image = spectrum_image(frame)
     wanted = _wanted(components, image)
 
-    def report(fraction: float, word: str) -> None:
+    share = BEFORE_SMOOTHING if smooth_maps else 1.0
+
+    def tell(fraction: float, word: str) -> None:
         if cancel is not None and cancel():
             raise Cancelled("The unmixing was stopped.")
         if progress is not None:
             progress(fraction, word)
+
+    def report(fraction: float, word: str) -> None:
+        tell(share * fraction, word)
 
     with _libraries().limit(limits=max(1, threads)):
         subspace = decompose(
@@ -174,7 +182,7 @@ def unmix(
         report(0.9, "maps")
         found = replace(found, warnings=(*found.warnings, *_thickness(problem), *rank.warnings(subspace, scree)))
         goal: spatial_filter.Goal = "least error" if isinstance(smooth_maps, bool) else smooth_maps
-        smoothed = _smoothed(problem, found, method, goal) if smooth_maps else None
+        smoothed = _smoothed(problem, found, method, goal, tell) if smooth_maps else None
         result = _assemble(problem, scree, found, method, smoothed)
     provenance = {
         "software": f"napari-smarttem {__version__}",
@@ -201,9 +209,9 @@ def unmix(
     if elements:
         from .elements import name_components
 
-        report(0.95, "elements")
+        tell(0.95, "elements")
         result = name_components(result)
-    report(1.0, "done")
+    tell(1.0, "done")
     return result
 
 
@@ -247,7 +255,9 @@ def _wanted(components: int | str, image: SpectrumImage) -> int | None:
     return int(components)
 
 
-def _smoothed(problem: Problem, found: Found, method: str, goal: spatial_filter.Goal) -> spatial_filter.Smoothed:
+def _smoothed(
+    problem: Problem, found: Found, method: str, goal: spatial_filter.Goal, tell: Progress
+) -> spatial_filter.Smoothed:
     if found.amounts is not None:
         raise BadInput(
             f"Maps of the method {method!r} cannot be smoothed by counts; choose another method, or leave them as they are."
@@ -258,7 +268,7 @@ def _smoothed(problem: Problem, found: Found, method: str, goal: spatial_filter.
         found.corners,
         problem.rng,
         goal=goal,
-        report=lambda fraction: problem.report(0.9 + 0.05 * fraction, "smoothing"),
+        report=lambda part: tell(BEFORE_SMOOTHING + (0.95 - BEFORE_SMOOTHING) * part, "smoothing"),
     )
 
 
