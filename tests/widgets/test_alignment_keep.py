@@ -10,6 +10,7 @@ pytestmark = pytest.mark.gui
 
 from napari_smarttem.alignment import plan  # noqa: E402
 from napari_smarttem.schema import PlanSpec, controls_of  # noqa: E402
+from napari_smarttem.widgets.acquisition import AcquisitionDock  # noqa: E402
 
 from .alignment_column import START  # noqa: E402
 from .test_alignment import WAIT, column, dock, done, estimator, opened, viewer  # noqa: E402, F401
@@ -22,6 +23,8 @@ POINTS = {
 
 def test_the_dock_keeps_acquisitions_good_and_asks_there(dock, column, qtbot):  # noqa: F811
     session = dock.session
+    points = AcquisitionDock(dock.viewer)
+    qtbot.addWidget(points)
     assert session.keep_good is None
     dock.keep_box.in_runs.setChecked(True)
     dock.keep_box.every.setValue(2)
@@ -31,6 +34,9 @@ def test_the_dock_keeps_acquisitions_good_and_asks_there(dock, column, qtbot):  
     qtbot.waitUntil(lambda: session.review.is_open, timeout=WAIT)
     dock.relay.flush()
     assert dock.keep_answers.isHidden()  # that review is about points
+    points.relay.flush()
+    assert points.overview.button.isEnabled()
+    assert points.choose.button.isEnabled()
     session.review.approve([one.target.target_id for one in session.review.items()])
     session.review.submit("go")
     for answer in (1, 0):  # leave it the first time, correct it the second
@@ -39,6 +45,12 @@ def test_the_dock_keeps_acquisitions_good_and_asks_there(dock, column, qtbot):  
         assert not dock.keep_answers.isHidden()
         assert "times its limit" in dock.verdict.text()
         assert column.optics.get()["A1.x"] == 0.0
+        points.relay.flush()
+        assert points.review.start_button.text() == "Correct, and go on"
+        assert points.review.start_button.isEnabled()
+        for other in (points.overview.button, points.choose.button):  # they would be taken for a no
+            assert not other.isEnabled()
+            assert "whether the alignment is corrected" in other.toolTip()
         dock.keep_answers.layout().itemAt(answer).widget().click()
         qtbot.waitUntil(lambda: not session.review.is_open, timeout=WAIT)
     qtbot.waitUntil(lambda: not session.status.active, timeout=WAIT)
@@ -46,6 +58,7 @@ def test_the_dock_keeps_acquisitions_good_and_asks_there(dock, column, qtbot):  
     dock.relay.flush()
     dock.record._relay.flush()
     assert len(dock.record.of("ronchigram")) == 2
+    assert dock.verdict.text().startswith("Corrected: ")
     left = column.camera.aberrations()
     assert np.abs(left[1]) < 0.1 * np.abs(START[1])
     # what a check has corrected is taken back like any other change
@@ -54,6 +67,7 @@ def test_the_dock_keeps_acquisitions_good_and_asks_there(dock, column, qtbot):  
     dock.undo_button.click()
     done(dock, qtbot)
     assert column.optics.get()["A1.x"] == pytest.approx(0.0, abs=1e-9)
+    assert "moved since the last measurement" in dock.verdict.text()
     dock.keep_box.in_runs.setChecked(False)
     assert session.keep_good is None
 

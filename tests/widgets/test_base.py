@@ -284,6 +284,22 @@ def test_the_bar_says_how_long_and_why(qtbot):
     assert bar.progress.maximum() == 0  # moves, without a promise
 
 
+@pytest.mark.parametrize(
+    ("state", "outcome", "done", "words"),
+    [
+        ("running", "", 31, "31 of 31"),
+        ("finished", "finished", 650, "650 of 650"),
+        ("finished", "stopped", 7, "7 of 29"),
+    ],
+)
+def test_the_bar_never_counts_beyond_its_end(qtbot, state, outcome, done, words):
+    bar = base.JobBar()
+    qtbot.addWidget(bar)
+    bar.show_status(status(state, outcome=outcome, steps_done=done, steps_total=1380 if done == 650 else 29))
+    assert bar.progress.text() == words
+    assert bar.progress.value() == done
+
+
 def test_the_bar_passes_on_what_is_clicked(qtbot):
     bar = base.JobBar()
     qtbot.addWidget(bar)

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
+from ..engine.keep_good import PREFIX
 from ..schema import AwaitReview, PlanSpec, SmartTEMError, TargetState
 from .acquisition_files import RunFiles
 from .acquisition_form import ChoosePage, OverviewPage, cost_text
@@ -23,11 +24,13 @@ from .acquisition_run import RunPage
 from .base import JobBar, SessionWidget, remember, remembered
 from .instrument import scrolled
 from .live_view import live_view_for
+from .run_plan import plan_of
 
 if TYPE_CHECKING:
     from napari import Viewer
 
 PAGES = ("Overview", "Choose", "Review", "Acquire")
+KIND = "acquisition"
 _REMEMBERED = "acquisition.settings"
 
 
@@ -45,6 +48,7 @@ class AcquisitionDock(SessionWidget, RunFiles):
         self.live = live_view_for(napari_viewer)
         self._state = ""
         self._starting = False
+        self._kind = KIND
         self._build()
         self._restore()
         self._wire()
@@ -173,7 +177,7 @@ class AcquisitionDock(SessionWidget, RunFiles):
             self._submit("repropose", self.settings() | {"rescan": True})
             return
         guard = self.session.instrument
-        spec = PlanSpec(kind="acquisition", settings=self.settings() | {"propose_first": False})
+        spec = PlanSpec(kind=KIND, settings=self.settings() | {"propose_first": False})
         budget = guard.dose_budget_e_per_a2 if guard is not None else None
         self._remember()
         self._starting = True
@@ -282,6 +286,8 @@ class AcquisitionDock(SessionWidget, RunFiles):
         self.bar.show_status(status)
 
     def _run_started(self, folder: Path) -> None:
+        spec = plan_of(folder)
+        self._kind = KIND if spec is None else spec.kind
         self.run.folder.setText(str(folder))
         self.run.folder.setCursorPosition(len(str(folder)))
         self.run.plot.set_spectrum(None)
@@ -325,9 +331,16 @@ class AcquisitionDock(SessionWidget, RunFiles):
         )
         self.run.cost.setText(text)
         words = f"Start: {count} points, {cost_text(duration, dose or 0.0)}" if duration is not None else "Start"
+        if self._asks_of_optics():
+            words = "Correct, and go on"
         for button in (self.review.start_button, self.run.start_button):
             button.setText(words)
         self._enable()
+
+    def _asks_of_optics(self) -> bool:
+        """True while a check of the optics, on the way of an acquisition, waits for a yes or no."""
+        step = self.session.review.step
+        return bool(self.session.review.is_open and step is not None and step.step_id.startswith(PREFIX))
 
     def _enable(self) -> None:
         """Each button is enabled where it does something; otherwise its tooltip says why it is not."""
@@ -340,15 +353,34 @@ class AcquisitionDock(SessionWidget, RunFiles):
         going = "The run is busy; wait, pause or stop it" if busy else ""
         no_overview = "" if waiting else "Take an overview first"
         nothing = "" if counts[TargetState.APPROVED] else "Approve at least one point first"
+        # What is asked for then is another thing than points: a click here would be taken for its answer.
+        elsewhere = (
+            "A run of another kind waits for you; answer in its own dock" if waiting and self._kind != KIND else ""
+        )
+        asked, measure = "", "Measure the approved points"
+        if self._asks_of_optics():
+            asked, nothing = (
+                "Say first whether the alignment is corrected: here under Review, or in the Alignment dock",
+                "",
+            )
+            measure = "Correct the alignment and measure on; to leave it as it is, answer in the Alignment dock"
         again = waiting or (connected and status.active)
         self.overview.button.setText(
             "Take a new overview and propose" if again and self.live.overview else "Take overview"
         )
         for button, why, tip in (
-            (self.overview.button, no_instrument or going, "One scan of the field of view, then you decide"),
-            (self.choose.button, no_instrument or going or no_overview, "Let the chooser look at the overview"),
-            (self.review.start_button, no_instrument or going or no_overview or nothing, "Measure the approved points"),
-            (self.run.start_button, no_instrument or going or no_overview or nothing, "Measure the approved points"),
+            (
+                self.overview.button,
+                no_instrument or going or elsewhere or asked,
+                "One scan of the field of view, then you decide",
+            ),
+            (
+                self.choose.button,
+                no_instrument or going or no_overview or elsewhere or asked,
+                "Let the chooser look at the overview",
+            ),
+            (self.review.start_button, no_instrument or going or no_overview or elsewhere or nothing, measure),
+            (self.run.start_button, no_instrument or going or no_overview or elsewhere or nothing, measure),
             (
                 self.choose.find_regions,
                 "" if self.live.overview is not None else "Take an overview first",

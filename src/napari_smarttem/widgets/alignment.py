@@ -278,7 +278,9 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         self.history.addItem(text)
         self.history.scrollToBottom()
         self.say(level, text)
-        if level == "warning" or verdict:
+        if self.record.going is None:  # a check on the way of an acquisition: what it says last is what is so
+            self._say_verdict(text, POOR if level == "warning" else FAIR)
+        elif level == "warning" or verdict:
             self._last_word = (text, GOOD if verdict == "aligned" else POOR if level == "warning" else FAIR)
             self._say_verdict(*self._last_word)
         self._enable()  # a check during an acquisition may have moved something that can be undone

@@ -80,7 +80,11 @@ class JobBar(QWidget):
         """Show a `RunStatus`: state, steps done of how many, time left, and the reason where the run has ended."""
         self._state = str(status.state)
         total = status.steps_total
-        if total:
+        if (
+            total
+        ):  # an estimate: checks on the way make a run longer, and one that has nothing left to do is over earlier
+            over = self._state == "finished" and status.outcome == "finished"
+            total = status.steps_done if over and status.steps_done else max(int(total), status.steps_done)
             self.progress.setRange(0, int(total))
             self.progress.setValue(min(int(status.steps_done), int(total)))
             self.progress.setFormat(f"{status.steps_done} of {total}")
