@@ -141,6 +141,14 @@ def test_a_pixel_without_counts_gets_what_its_neighbours_say(particles) -> None:
     assert smooth.map_errors[:, 20, 0].max() > 0.0
 
 
+def test_a_part_of_the_image_without_counts_stays_empty(particles) -> None:
+    data = particles.data.copy()
+    data[:20] = 0.0
+    smooth = unmix(data, components=2, smooth_maps=True)
+    assert smooth.provenance["smooth_maps"]["used"] is True
+    assert smooth.maps[:, :16].max() < 0.02 * smooth.maps.max()
+
+
 def test_smoothing_is_stopped_and_an_unknown_goal_is_refused(particles) -> None:
     words: list[str] = []
     done: list[float] = []

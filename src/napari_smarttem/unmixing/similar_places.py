@@ -34,6 +34,8 @@ SMALLEST = 32
 """Pixels of the shorter side below which an image is not made smaller."""
 LONG = 0.4
 """Waves taken from the next smaller image, over the shortest that it holds."""
+FLOOR = 1e-3
+"""Variance of noise, of that of the mean pixel, where nothing was counted."""
 BATCH = 2**23
 """Numbers gathered at once."""
 
@@ -247,6 +249,7 @@ class _Round:
         per_pixel[:, rows, columns] = per_pixel[:, columns, rows] = lower.reshape(len(lower), -1, size)
         mean = per_pixel.mean(axis=3, keepdims=True)
         per_pixel = 0.9 * per_pixel + 0.1 * mean  # few patches may by chance show a pixel without noise
+        per_pixel[:, range(r), range(r)] += FLOOR
         out = np.zeros((len(lower), r, size, r, size), dtype=np.float32)
         at = np.arange(size)
         out[:, :, at, :, at] = per_pixel.transpose(3, 0, 1, 2)
