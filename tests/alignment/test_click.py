@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_smarttem.alignment import click, reading
-from napari_smarttem.alignment.pictures import phase_plate, probe
+from napari_smarttem.alignment.pictures import phase_plate, probe, through_aperture
 from napari_smarttem.alignment.proposal import carried, nominal, propose
 from napari_smarttem.alignment.reading import Reading, after_correction_mrad, half_angle_mrad, tolerances
 from napari_smarttem.alignment.targets.steering import ControlState
@@ -244,3 +244,18 @@ def test_a_frame_that_is_not_square_counts_to_its_shorter_edge():
     assert half_angle_mrad(Frame(data=np.ones((40, 80)), axes=axes, signal="R")) == 10.0
     with pytest.raises(BadInput, match="calibrate"):
         half_angle_mrad(Frame(data=np.ones((4, 4)), axes=(Axis(name="y"), Axis(name="x")), signal="R"))
+
+
+def test_what_an_aperture_lets_through_is_its_parts_together():
+    aberrations = {"C1": -60.0, "A1.x": 3.0, "B2.y": 90.0, "C3": 2.0}
+    seen = through_aperture(aberrations, convergence_mrad=25.0, high_tension_v=200e3)
+    assert seen.quarter_pi_mrad == pytest.approx(quarter_pi_angle_mrad(aberrations, 200e3))
+    focused = through_aperture({**aberrations, "C1": 0.0}, convergence_mrad=25.0, high_tension_v=200e3)
+    assert seen.in_focus_mrad == focused.quarter_pi_mrad == focused.in_focus_mrad > 2 * seen.quarter_pi_mrad
+    chi = phase_plate(aberrations, half_angle_mrad=seen.plate_half_mrad, high_tension_v=200e3)
+    assert np.abs(seen.plate).max() <= np.pi
+    np.testing.assert_allclose(np.exp(1j * seen.plate), np.exp(1j * chi), atol=1e-9)
+    assert seen.field_nm > 2 * focused.field_nm  # the defocused probe is that much wider
+    for one in (seen, focused):  # and the picture holds it: hardly anything is left at its border
+        border = np.concatenate([one.spot[0], one.spot[-1], one.spot[:, 0], one.spot[:, -1]])
+        assert border.max() < 0.02 * one.spot.max()

@@ -29,6 +29,7 @@ def clicked(button, dock, qtbot):
         lambda: not dock._starting and not dock.session.status.active and dock.record.going is None, timeout=WAIT
     )
     dock.relay.flush()
+    qtbot.waitUntil(lambda: not dock.pictures.probe.waiting, timeout=WAIT)
     assert dock.session.status.outcome == "finished", dock.session.status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ pytest.importorskip("napari")
 pytestmark = pytest.mark.gui
 
 from napari_smarttem.alignment import reading  # noqa: E402
+from napari_smarttem.alignment.pictures import through_aperture  # noqa: E402
 from napari_smarttem.backends.faults import Fault, Faulty  # noqa: E402
 from napari_smarttem.physics.aberrations import ESTIMATED  # noqa: E402
-from napari_smarttem.widgets import base  # noqa: E402
+from napari_smarttem.widgets import alignment_pictures, base  # noqa: E402
 from napari_smarttem.widgets.alignment import HISTORY, PROPOSED, AlignmentDock  # noqa: E402
 from napari_smarttem.widgets.alignment_view import CIRCLE  # noqa: E402
 
@@ -63,6 +65,7 @@ def done(dock, qtbot):
 
     qtbot.waitUntil(over, timeout=WAIT)
     dock.relay.flush()
+    qtbot.waitUntil(lambda: not dock.pictures.probe.waiting, timeout=WAIT)
 
 
 def measured(dock, qtbot):
@@ -192,7 +195,8 @@ def test_the_record_outlives_the_dock(dock, viewer, qtbot):
     assert again.history.count() == 1
 
 
-def test_the_picture_and_its_circle_appear_in_the_angle_plane(shown_viewer, session, column, estimator, qtbot):
+@pytest.mark.usefixtures("estimator")
+def test_the_picture_and_its_circle_appear_in_the_angle_plane(shown_viewer, session, column, qtbot, monkeypatch):
     session.use(column)
     dock = base.open_dock(shown_viewer, "Alignment")
     qtbot.waitUntil(lambda: dock.target is not None, timeout=WAIT)
@@ -200,12 +204,32 @@ def test_the_picture_and_its_circle_appear_in_the_angle_plane(shown_viewer, sess
     plane = base.open_dock(shown_viewer, "Angle plane")
     assert plane.frame.signal == "Ronchigram"
     assert plane.circles()[CIRCLE] == pytest.approx(dock.pictures.probe.quarter_pi_mrad, abs=0.01)
+    said = dock.verdict.text()
+    assert f"to {dock.pictures.probe.quarter_pi_mrad:.1f} mrad" in said
     assert (
         shown_viewer.layers[0].units == ("nanometer", "nanometer")
         or str(shown_viewer.layers[0].units[0]) == "nanometer"
     )
     dock.pictures.probe.view.setCurrentIndex(1)
+    qtbot.waitUntil(lambda: not dock.pictures.probe.waiting, timeout=WAIT)
     assert plane.circles()[CIRCLE] < 2.0  # 1.5 um out of focus
+    dock._show()
+    assert dock.verdict.text() == said  # which speaks of the focus, whatever is shown
+
+    # a hand on the aperture: worked out beside the window, no more than is needed, and the last value is what is seen
+    worked = []
+
+    def recorded(aberrations, **options):
+        worked.append((threading.current_thread() is threading.main_thread(), options["convergence_mrad"]))
+        return through_aperture(aberrations, **options)
+
+    monkeypatch.setattr(alignment_pictures, "through_aperture", recorded)
+    for aperture in (20.0, 21.0, 22.0, 23.0, 24.0):
+        dock.pictures.probe.aperture.set_number(aperture)
+    qtbot.waitUntil(lambda: not dock.pictures.probe.waiting, timeout=WAIT)
+    assert worked == [(False, 20.0), (False, 24.0)]
+    assert dock.pictures.probe.plate.image.boundingRect().width() > 0
+    assert dock.pictures.probe.plate.viewRect().width() >= 2 * 1.25 * 24.0
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         self._listing: Any = None
         self._proposed_from: Entry | None = None
         self._last_word: tuple[str, str] | None = None
+        self._angle_awaited = False
         self._joined = False
         self._build()
         self.settings_box.put(remembered("alignment.settings", {}) or {})
@@ -178,8 +179,7 @@ class AlignmentDock(SessionWidget, AlignmentActions, AlignmentView):
         self.chooser.activated.connect(self._target_chosen)
         self.proposal.changed.connect(self._enable)
         self.proposal.refused.connect(self._refused)
-        self.pictures.probe.view.currentIndexChanged.connect(self._draw_circle)
-        self.pictures.probe.aperture.valueChanged.connect(self._draw_circle)
+        self.pictures.probe.drawn.connect(self._drawn)
         self.settings_box.changed.connect(self.keep.tell_session)
         self.record.read.connect(self._read)
         self.record.noted.connect(self._noted)

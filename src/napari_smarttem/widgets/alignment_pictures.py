@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pyqtgraph
-from qtpy.QtCore import QRectF, Qt
+from qtpy.QtCore import QRectF, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QStackedWidget, QVBoxLayout, QWidget
 
-from ..alignment.pictures import phase_plate, probe
+from ..alignment.pictures import ThroughAperture, through_aperture
 from ..alignment.reading import WANTED_MRAD, Reading
-from ..physics.probe import probe_covariance_nm2
 from ..schema import Frame
 from .alignment_record import Entry
+from .background import BackgroundJob, run_in_background
 from .setting_editors import NumberBox
 
 VIEWS = ("refocused (C1 = 0)", "as measured")
@@ -50,7 +50,11 @@ class _Picture(pyqtgraph.PlotWidget):
 
 
 class ProbePictures(QWidget):
-    """Phase plate within the aperture, and the probe that it makes."""
+    """Phase plate within the aperture, and the probe that it makes: worked out beside the window, shown when it is there."""
+
+    drawn = Signal()
+    """What the newest reading means is shown. `quarter_pi_mrad` is the angle of the circle and `in_focus_mrad` what it would be in
+    focus; None while they are worked out, or where there is nothing to show."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -83,44 +87,72 @@ class ProbePictures(QWidget):
         column.addLayout(pictures, 1)
         column.addWidget(self.words)
         self._reading: Reading | None = None
+        self._job: BackgroundJob | None = None
+        self._again = False
         self.quarter_pi_mrad: float | None = None
+        self.in_focus_mrad: float | None = None
         self.view.currentIndexChanged.connect(self._draw)
         self.aperture.valueChanged.connect(self._draw)
 
     def show_reading(self, reading: Reading | None) -> None:
         """Show what a good reading of aberrations means; None, or one that is not good, shows nothing."""
         usable = reading is not None and reading.good and "high_tension_v" in reading.figures
-        self._reading = reading if usable else None
-        self._draw()
+        shown = reading if usable else None
+        if shown is None or shown is not self._reading:
+            self._reading = shown
+            self._draw()
+
+    @property
+    def waiting(self) -> bool:
+        """True while what is shown is not yet that of the newest reading."""
+        return self._job is not None
 
     def _draw(self, *_: Any) -> None:
-        from ..physics.aberrations import quarter_pi_angle_mrad
-
-        reading, alpha = self._reading, self.aperture.number()
+        """Work out what the reading means beside the window; one after the other, and only the newest wish."""
+        self.quarter_pi_mrad = self.in_focus_mrad = None
+        reading = self._reading
         if reading is None:
-            self.quarter_pi_mrad = None
             self.plate.show_picture(None, 1.0, (0, 1))
             self.spot.show_picture(None, 1.0, (0, 1))
             self.circle.setData([], [])
             self.words.setText("")
+        if self._job is not None:
+            self._again = True
             return
-        tension = reading.figures["high_tension_v"]
+        if reading is None:
+            self.drawn.emit()
+            return
+        tension, alpha = reading.figures["high_tension_v"], self.aperture.number()
         aberrations = reading.as_mapping()
         if self.view.currentIndex() == 0:
             aberrations["C1"] = 0.0
-        angle = self.quarter_pi_mrad = float(quarter_pi_angle_mrad(aberrations, tension))
-        half = 1.25 * alpha
-        plate = phase_plate(aberrations, half_angle_mrad=half, high_tension_v=tension)
-        self.plate.show_picture(np.mod(plate + np.pi, 2 * np.pi) - np.pi, half, (-np.pi, np.pi))
+        self._job = run_in_background(
+            lambda _: through_aperture(aberrations, convergence_mrad=alpha, high_tension_v=tension),
+            self._show_work,
+            self._failed,
+            owner=self,
+        )
+
+    def _show_work(self, seen: ThroughAperture) -> None:
+        self._job = None
+        if self._again:
+            self._again = False
+            self._draw()
+            return
+        angle, half, field = seen.quarter_pi_mrad, seen.plate_half_mrad, seen.field_nm
+        self.quarter_pi_mrad, self.in_focus_mrad = angle, seen.in_focus_mrad
+        self.plate.show_picture(seen.plate, half, (-np.pi, np.pi))
         turn = np.linspace(0, 2 * np.pi, 121)
         self.circle.setData(angle * np.cos(turn), angle * np.sin(turn))
-        covariance = probe_covariance_nm2(aberrations, convergence_mrad=alpha, high_tension_v=tension, source_fwhm_nm=0)
-        field = float(np.clip(8 * np.sqrt(np.linalg.eigvalsh(covariance)[-1]), 0.4, 60.0))
-        spot = probe(aberrations, convergence_mrad=alpha, high_tension_v=tension, field_nm=field)
-        self.spot.show_picture(spot, field / 2, (0.0, float(spot.max())))
-        self.words.setText(
-            f"The circle, χ = π/4, is at {angle:.1f} mrad; peak of the probe {spot.max():.2g} of the ideal."
-        )
+        peak = float(seen.spot.max())
+        self.spot.show_picture(seen.spot, field / 2, (0.0, peak))
+        self.words.setText(f"The circle, χ = π/4, is at {angle:.1f} mrad; peak of the probe {peak:.2g} of the ideal.")
+        self.drawn.emit()
+
+    def _failed(self, error: BaseException) -> None:
+        self._job, self._again = None, False
+        self.words.setText(f"What was measured cannot be drawn: {str(error) or type(error).__name__}")
+        self.drawn.emit()
 
 
 class SpectrumPicture(QWidget):

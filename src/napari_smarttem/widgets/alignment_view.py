@@ -37,9 +37,17 @@ class AlignmentView:
             plane = self._angle_plane()
             if plane.frame is not frame:
                 plane.show_frame(frame)
-            self._draw_circle()
+            if not self.pictures.probe.waiting:
+                self._draw_circle()
         self._show_history()
         self._enable()
+
+    def _drawn(self) -> None:
+        """What depends on the angle that the pictures have worked out."""
+        entry = self.record.newest(self.target.name) if self.target is not None else None
+        if entry is not None and self._angle_awaited:
+            self._show_verdict(entry)
+        self._draw_circle()
 
     def _show_verdict(self, entry: Entry) -> None:
         reading, figures = entry.reading, entry.reading.figures
@@ -52,7 +60,11 @@ class AlignmentView:
             self._say_verdict(f"No measurement: {reading.verdict.rstrip('.')}.", POOR)
             return
         if "corrected_mrad" in figures:
-            angle = self.pictures.probe.quarter_pi_mrad or 0.0
+            angle = self.pictures.probe.in_focus_mrad
+            if angle is None:
+                self._say_verdict("Measured.", FAIR)
+                self._angle_awaited = True
+                return
             wanted = self.settings_box.wanted.number()
             self._say_verdict(
                 f"In focus χ stays within ±π/4 to {angle:.1f} mrad; wanted {wanted:g}. Correcting what was measured should give "
@@ -67,6 +79,7 @@ class AlignmentView:
             self._say_verdict("Measured.", FAIR)
 
     def _say_verdict(self, sentence: str, color: str) -> None:
+        self._angle_awaited = False
         self.verdict.setText(sentence)
         set_tone(self.verdict, _TONES.get(color, ""))
 
