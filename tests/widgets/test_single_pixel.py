@@ -181,6 +181,7 @@ def test_a_run_is_seen_that_is_taken_up_with_nothing_connected(dock, qtbot, sess
     assert dock.record.run is not None
     assert dock.record.run.patterns == 48
     assert dock.pictures.picture.shown is dock.record.run.picture
+    assert dock.record.calibration == plate_file  # and the next run need not calibrate the plate again
 
 
 def test_a_new_value_changes_the_shown_picture_within_100_ms(dock, qtbot, session, plate_file):

@@ -168,6 +168,9 @@ class SinglePixelRecord(QObject):
             self.earlier.append(self.run)
         self.run = Imaging(spec.settings, folder)
         self.notes.clear()
+        plate = spec.settings.get("calibration_file")
+        if self.calibration is None and plate and Path(plate).is_file():
+            self.use_calibration(Path(plate))  # taken up in a new window: the next run need not calibrate it again
         self.changed.emit()
 
     def _steps_finished(self, results: list[StepResult]) -> None:
