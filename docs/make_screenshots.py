@@ -201,7 +201,8 @@ def take_alignment(
     pictures = {}
 
     def over() -> bool:
-        return not dock._starting and not session.status.active and dock.record.going is None
+        going = dock._starting or session.status.active or dock.record.going is not None
+        return not going and not dock.pictures.probe.waiting
 
     def picture(stage: str) -> None:
         if stage not in stages:
