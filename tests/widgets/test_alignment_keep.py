@@ -9,6 +9,8 @@ pytest.importorskip("napari")
 pytestmark = pytest.mark.gui
 
 from napari_smarttem.alignment import plan  # noqa: E402
+from napari_smarttem.alignment.settings import OFFSETS_NM  # noqa: E402
+from napari_smarttem.physics.aberrations import ESTIMATED  # noqa: E402
 from napari_smarttem.schema import PlanSpec, controls_of  # noqa: E402
 from napari_smarttem.widgets.acquisition import AcquisitionDock  # noqa: E402
 
@@ -90,6 +92,10 @@ def test_the_next_loop_begins_with_what_the_last_one_learned(dock, estimator, qt
     done(dock, qtbot)
     learned = dock.record.learned["ronchigram"]
     assert np.allclose(learned.response, np.eye(8), atol=0.3)
+    # and so do the checks on the way of acquisitions, which look from a defocus and must know what that control moves besides
+    known = dock.check_settings()["response"]
+    assert dock.check_settings()["expected_c1_nm"] == OFFSETS_NM[-1]  # from where the loop looked last
+    assert [known["C1"][name] for name in ESTIMATED] == pytest.approx([row[0] for row in learned.response])
     states = controls_of(dock.session.instrument.optics, dock.target.controls)
     states["C1"]["value"] = dock.record.focus["ronchigram"]
     spec = dock._loop_spec(dock.target, states)

@@ -174,6 +174,9 @@ class AlignmentActions:
         """For the check that acquisitions make on their way: how it looks, and what is known of the controls."""
         target = self._require_target()
         known = {"response": self.record.responses.get(target.name), "focus_c1": self.record.focus.get(target.name)}
+        if target.name == RONCHIGRAM and target.name in self.record.learned:
+            # from where the loop looked last: what C1's control moves besides grows with the way, and is known to there
+            known["expected_c1_nm"] = OFFSETS_NM[-1]
         return {
             "target": target.name,
             "target_settings": dict(target.settings),

@@ -242,6 +242,13 @@ class AlignmentRecord(QObject):
         if "response_covariance" in step.data and step.data.get("verdict") in LEARNING_ENDS:
             names = tuple(step.data["controls"])
             self.learned[going.target] = Learned(names, step.data["response"], step.data["response_covariance"])
+            last = self.newest(going.target)
+            slopes = response_of({"response": step.data["response"], "controls": list(names)}, last)
+            if (
+                slopes
+            ):  # looks from a defocus, and checks on the way of an acquisition, need them to say what is so in focus
+                self.responses[going.target] = slopes
+                self.read.emit(None)
         newest = self.newest(going.target)
         words = last_words(step, newest.reading.figures.get("high_tension_v") if newest is not None else None)
         self.notes.append((going.target, f"{datetime.now():%H:%M:%S}", words))
