@@ -92,3 +92,15 @@ def test_core_and_shell_are_seen_in_counts_that_were_not_unmixed(shared_data) ->
     assert figures["pt_in_core"] > 0.9
     assert figures["pt_held_out"] > 0.9
     assert figures["fe_in_shell"] > 0.6
+
+
+def test_edges_of_many_counts_are_named_though_l1_shows() -> None:
+    from napari_smarttem.widgets.sample_data import simulate_spectrum_image
+
+    frame = simulate_spectrum_image(shape=(16, 22), seed=7, exposure_s=0.2)
+    axis = frame.axes[2]
+    energy = axis.offset + axis.scale * np.arange(frame.shape[2])
+    magnetite = np.maximum(np.asarray(frame.data[:, :5], dtype=float).reshape(-1, frame.shape[2]).sum(axis=0), 0.0)
+    found = find_elements(magnetite, energy, signal="EELS")
+    strong = {feature.element for feature in found if feature.bic_gain > 0.02 * found[0].bic_gain}
+    assert strong == {"Fe", "O"}

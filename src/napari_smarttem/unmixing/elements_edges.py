@@ -29,11 +29,13 @@ TOO_NEAR_EV = {False: 8.0, True: 25.0}
 HELD = 0.4
 """Part of what an edge claims that the spectrum must rise by at its onset."""
 POOR, BETTER = 25.0, 0.3
-"""Where the squared misfit of a channel is above the first, edges of an odd shape are taken if they leave this part of it."""
+"""Where the squared misfit of a channel is above the first, edges of another shape are taken if they leave this part of it."""
 LEAST_SHARP = 0.5
 """The first 9 eV of an edge over what comes 15 to 35 eV later, unless its shell rises slowly."""
 LEAST_WHITE = 1.3
 """White lines over what comes 30 to 60 eV later, where the shell is empty."""
+MOST_L1 = 0.3
+"""Rise at L1 over that at L3, at most: it is about a tenth."""
 MOST_CHANNELS = 700
 SHAPE_ERROR = 0.006
 """Part of the signal by which models of edges and backgrounds are wrong."""
@@ -75,28 +77,20 @@ def find_edges(
     background = power_laws(energy) / sigma
     best: tuple[float, Stepwise, Fit] | None = None
     for shift in SHIFTS_EV:
-        candidates = list(edges(energy, table, symbols, float(shift)))
-        if not candidates:
+        search, fit = None, None
+        # where edges of the usual shape leave much unexplained: L1, which shows in spectra of many counts; then any shape
+        for with_l1, strict in ((False, True), (True, True), (True, False)):
+            if fit is not None and fit.chi2 <= POOR * len(energy):
+                break
+            candidates = list(edges(energy, table, symbols, float(shift), with_l1=with_l1))
+            if not candidates:
+                break
+            other = Stepwise(spectrum / sigma, background, candidates, sigma)
+            better = _grown(other, spectrum, sigma, energy, largest=largest, strict=strict)
+            if fit is None or better.cost < BETTER * fit.cost:
+                search, fit = other, better
+        if search is None or fit is None:
             continue
-        search = Stepwise(spectrum / sigma, background, candidates, sigma)
-
-        def seen(c: int, fit: Fit, search: Stepwise = search) -> bool:
-            return _plausible(search.candidates[c], fit, c, spectrum=spectrum, sigma=sigma, energy=energy)
-
-        def risen(c: int, fit: Fit, search: Stepwise = search) -> bool:
-            edge = search.candidates[c]
-            return _plausible(edge, fit, c, spectrum=spectrum, sigma=sigma, energy=energy, strict=False)
-
-        def apart(c: int, d: int, search: Stepwise = search) -> bool:
-            one, other = search.candidates[c], search.candidates[d]
-            room = TOO_NEAR_EV[one.delayed or other.delayed]
-            return one.element == other.element or abs(one.energy_ev - other.energy_ev) > room
-
-        fit = search.grow(lambda _c, _taken: True, seen, largest=largest, apart=apart)
-        if fit.chi2 > POOR * len(energy):  # an edge of an odd shape, but what else should it be?
-            odd = search.grow(lambda _c, _taken: True, risen, largest=largest, apart=apart)
-            if odd.cost < BETTER * fit.cost:
-                fit = odd
         cost = fit.cost + (shift / USUAL_SHIFT_EV) ** 2
         if best is None or cost < best[0]:
             best = cost, search, fit
@@ -104,6 +98,23 @@ def find_edges(
         return []
     _, search, fit = best
     return [(search.candidates[c], gain) for c, gain in zip(fit.taken, fit.gains, strict=True)]
+
+
+def _grown(
+    search: Stepwise, spectrum: np.ndarray, sigma: np.ndarray, energy: np.ndarray, *, largest: int, strict: bool
+) -> Fit:
+    """The edges of `search` that explain the spectrum and that may be believed."""
+
+    def seen(c: int, fit: Fit) -> bool:
+        edge = search.candidates[c]
+        return _plausible(edge, fit, c, spectrum=spectrum, sigma=sigma, energy=energy, strict=strict)
+
+    def apart(c: int, d: int) -> bool:
+        one, other = search.candidates[c], search.candidates[d]
+        room = TOO_NEAR_EV[one.delayed or other.delayed]
+        return one.element == other.element or abs(one.energy_ev - other.energy_ev) > room
+
+    return search.grow(lambda _c, _taken: True, seen, largest=largest, apart=apart)
 
 
 def _plausible(
@@ -160,8 +171,10 @@ def power_laws(energy: np.ndarray) -> np.ndarray:
     return np.array([safe**-exponent for exponent in (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)])
 
 
-def edges(energy: np.ndarray, table: Any, symbols: Sequence[str], shift: float) -> Iterator[Candidate]:
-    """Candidates with onsets inside of the spectrum, all moved by `shift`."""
+def edges(
+    energy: np.ndarray, table: Any, symbols: Sequence[str], shift: float, *, with_l1: bool = False
+) -> Iterator[Candidate]:
+    """Candidates with onsets inside of the spectrum, all moved by `shift`; those of L3 with L1 if wanted."""
     low, high = float(energy[0]), float(energy[-1])
     room = 0.03 * (high - low)
     for symbol in symbols:
@@ -176,11 +189,12 @@ def edges(energy: np.ndarray, table: Any, symbols: Sequence[str], shift: float) 
                 continue
             partner = {"L3": "L2", "M5": "M4", "M3": "M2"}.get(shell, "")
             second = float(levels.get(partner, level)["onset_energy (eV)"]) + shift
+            third = float(levels["L1"]["onset_energy (eV)"]) + shift if with_l1 and "L1" in levels else None
             yield Candidate(
                 symbol,
                 f"{symbol}_{shell}",
                 onset - shift,
-                _columns(energy, shell, number, onset, second),
+                _columns(energy, shell, number, onset, (second, third)),
                 moved_ev=shift,
                 delayed=_is_delayed(shell, number),
                 white=shell in ("L3", "M5") and number in WHITE and number not in FULL,
@@ -191,7 +205,11 @@ def _is_delayed(shell: str, number: int) -> bool:
     return not (shell == "K" or (shell == "L3" and number < 20) or (shell in ("L3", "M5") and number in WHITE))
 
 
-def _columns(energy: np.ndarray, shell: str, number: int, onset: float, second: float) -> np.ndarray:
+def _columns(
+    energy: np.ndarray, shell: str, number: int, onset: float, above: tuple[float, float | None]
+) -> np.ndarray:
+    second, third = above  # onsets of the other half of a split shell, and of L1 where it is to be thought of
+
     def fall(at: float, power: float = 3.2) -> np.ndarray:
         return np.asarray((np.maximum(energy, at) / at) ** -power)
 
@@ -224,6 +242,8 @@ def _columns(energy: np.ndarray, shell: str, number: int, onset: float, second: 
             *fine(second, near),
             *plural,
         ]
+        if shell == "L3" and third is not None:
+            parts.append(both[0] + MOST_L1 * step(third, 4.0) * fall(third))
     else:
         parts = [step(onset + late) * fall(onset) for late in (0.0, 4.0)]
         parts += [*fine(onset, (-1.5, 1.0, 3.5, 6.5, 10.0, 15.0, 21.0)), *plural]

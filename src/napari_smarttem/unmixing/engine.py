@@ -210,7 +210,8 @@ def unmix(
         from .elements import name_components
 
         tell(0.95, "elements")
-        result = name_components(result)
+        with _libraries().limit(limits=max(1, threads)):  # small matrices: threads would wait for each other
+            result = name_components(result)
     tell(1.0, "done")
     return result
 

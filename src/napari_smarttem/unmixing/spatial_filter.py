@@ -26,7 +26,7 @@ BINS = 24
 """Rings of spatial frequency, as wide as the logarithm of the number of waves in them."""
 FEWEST_PIXELS = 32
 """In fewer pixels there are no rings to speak of."""
-TRIED_ON = 96
+TRIED_ON = 128
 """Pixels along each side of the part in the middle on which settings are compared."""
 SHARE = 0.125
 """Of the noise of plain maps: what "repeatable" maps may be farther from held-out counts than those of least error."""
