@@ -22,6 +22,10 @@ IGNORED = frozenset({"He", "Ne", "Ar", "Kr", "Xe", "Rn", "Tc", "Pm", "Po", "At",
 """Gases that no specimen holds and elements without stable isotopes: found only when they are asked for."""
 
 
+LEAST = 0.05
+"""Part of what a fit gains by elements, below which one gives no name to a component."""
+
+
 @dataclass(frozen=True)
 class Feature:
     """A line family or an edge found in a spectrum.
@@ -123,8 +127,11 @@ def name_components(result: UnmixingResult, **options: Any) -> UnmixingResult:
         shares.append(share)
     names: list[str] = []
     for number, share in enumerate(shares, start=1):
-        # what there is more of here than in any other component sets it apart
-        own = [s for s, part in share.items() if part > 0.1 and part >= max(other.get(s, 0.0) for other in shares)]
+        # what there is more of here than in any other component sets it apart; the little that is only here, too
+        most = [s for s, part in share.items() if part >= max(other.get(s, 0.0) for other in shares)]
+        own = [s for s in most if share[s] > 0.1]
+        if len(own) == 1:
+            own += [s for s in most if LEAST < share[s] <= 0.1]
         name = "-".join(own[:2]) or "-".join(list(share)[:2]) or f"component {number}"
         names.append(name if name not in names else f"{name} ({number})")
     return replace(result, elements=tuple(tuple(share) for share in shares), names=tuple(names))
