@@ -8,7 +8,8 @@ Spectrometers are often off by some eV and chemistry adds two, the same for all 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,37 +68,52 @@ def find_edges(
     spectrum, energy, errors = (np.asarray(v)[losses] for v in (spectrum, energy, errors))
     if len(energy) < 8:
         return []
-    step = max(1, len(energy) // MOST_CHANNELS)
-    cut = len(energy) // step * step
-    spectrum, energy = (np.asarray(v[:cut], float).reshape(-1, step).mean(axis=1) for v in (spectrum, energy))
-    errors = np.sqrt((errors[:cut].reshape(-1, step) ** 2).mean(axis=1) / step)
+    binned = max(1, len(energy) // MOST_CHANNELS)
+    cut = len(energy) // binned * binned
+    spectrum, energy = (np.asarray(v[:cut], float).reshape(-1, binned).mean(axis=1) for v in (spectrum, energy))
+    errors = np.sqrt((errors[:cut].reshape(-1, binned) ** 2).mean(axis=1) / binned)
     sharp = spectrum - smooth(spectrum, energy)
     sigma = np.sqrt(errors**2 + (SHAPE_ERROR * np.maximum(spectrum, 0.0)) ** 2 + (SHARP_ERROR * sharp) ** 2)
     sigma = np.maximum(sigma, 1e-9 * max(float(np.abs(spectrum).max()), 1e-30))
     background = power_laws(energy) / sigma
-    best: tuple[float, Stepwise, Fit] | None = None
-    for shift in SHIFTS_EV:
-        search, fit = None, None
-        # where edges of the usual shape leave much unexplained: L1, which shows in spectra of many counts; then any shape
-        for with_l1, strict in ((False, True), (True, True), (True, False)):
-            if fit is not None and fit.chi2 <= POOR * len(energy):
-                break
-            candidates = list(edges(energy, table, symbols, float(shift), with_l1=with_l1))
-            if not candidates:
-                break
-            other = Stepwise(spectrum / sigma, background, candidates, sigma)
-            better = _grown(other, spectrum, sigma, energy, largest=largest, strict=strict)
-            if fit is None or better.cost < BETTER * fit.cost:
-                search, fit = other, better
-        if search is None or fit is None:
-            continue
-        cost = fit.cost + (shift / USUAL_SHIFT_EV) ** 2
-        if best is None or cost < best[0]:
-            best = cost, search, fit
+
+    def at(shift: float, with_l1: bool, strict: bool) -> _Placed | None:
+        candidates = list(edges(energy, table, symbols, shift, with_l1=with_l1))
+        if not candidates:
+            return None
+        search = Stepwise(spectrum / sigma, background, candidates, sigma)
+        fit = _grown(search, spectrum, sigma, energy, largest=largest, strict=strict)
+        return _Placed(fit.cost + (shift / USUAL_SHIFT_EV) ** 2, shift, search, fit)
+
+    best = _cheapest(at(float(shift), False, True) for shift in SHIFTS_EV)
+    # where edges of the usual shape leave much unexplained: L1, which shows in spectra of many counts; then any shape
+    for strict in (True, False):
+        if best is None or best.fit.chi2 <= POOR * len(energy):
+            break
+        other = _cheapest(at(float(shift), True, strict) for shift in SHIFTS_EV[::4])
+        for step in (2.0, 1.0):
+            if other is not None:
+                near = (at(other.shift + sign * step, True, strict) for sign in (-1.0, 1.0))
+                other = _cheapest((other, *near))
+        if other is not None and other.cost < BETTER * best.cost:
+            best = other
     if best is None:
         return []
-    _, search, fit = best
-    return [(search.candidates[c], gain) for c, gain in zip(fit.taken, fit.gains, strict=True)]
+    return [(best.search.candidates[c], gain) for c, gain in zip(best.fit.taken, best.fit.gains, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A fit with all edges moved by `shift`, and its cost, the shift's included."""
+
+    cost: float
+    shift: float
+    search: Stepwise
+    fit: Fit
+
+
+def _cheapest(fits: Iterable[_Placed | None]) -> _Placed | None:
+    return min((one for one in fits if one is not None), key=lambda one: one.cost, default=None)
 
 
 def _grown(
