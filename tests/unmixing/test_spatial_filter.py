@@ -94,7 +94,7 @@ def particles() -> sets.Truth:
 
 
 def test_places_that_look_alike_tell_more_than_waves(particles) -> None:
-    _, whole, one, other = _halves(particles)
+    whole, one, other = _halves(particles)
     rng = np.random.default_rng(0)
     mean = _means(particles)
     waves = spatial_filter.filtered(whole, one, other)[0]
@@ -107,7 +107,7 @@ def test_places_that_look_alike_tell_more_than_waves(particles) -> None:
 def test_more_strength_keeps_less_noise(particles) -> None:
     found = []
     for seed in range(2):
-        _, whole, one, other = _halves(particles, seed)
+        whole, one, other = _halves(particles, seed)
         pilot = lambda *parts: spatial_filter.filtered(*parts)[0]  # noqa: E731
         found.append(
             similar_places(whole, one, other, pilot, np.random.default_rng(0), width=5, strengths=(1.0, 2.0, 4.0))
@@ -174,7 +174,7 @@ def _halves(truth: sets.Truth, seed: int = 0) -> tuple[np.ndarray, ...]:
         else np.random.default_rng(seed).poisson(np.tensordot(truth.maps, truth.endmembers, axes=(0, 0)))
     )
     one = np.random.default_rng(seed + 50).binomial(data.astype(int), 0.5).astype(float)
-    return tuple(_windows(image) for image in (data, data, one, data - one))
+    return tuple(_windows(image) for image in (data, one, data - one))
 
 
 def _windows(image: np.ndarray) -> np.ndarray:

@@ -35,7 +35,6 @@ NUISANCES = ENVELOPE + 2
 """Envelope; logarithm of the noise over the signal at low q, and its slope in q²."""
 CLEAR = (-2.0, 3.0)
 """The last two, before anything is known."""
-INFLATION = 1.2
 INFLATION = 1.08
 AT_REST = 0.4
 """A step of so many standard errors (of all that is fitted, together) is the last one."""

@@ -108,8 +108,8 @@ def smoothed_scores(
     whole = one + other
     if not held_out < 1.0:
         return Smoothed(plain, np.eye(r), held_out, False)
-    linear, waves_left = filtered(whole, one, other)
     if isinstance(setting, str):
+        linear, waves_left = filtered(whole, one, other)
         return Smoothed(linear.reshape(-1, r), waves_left, held_out, True, "waves that both halves share")
     width, strength = setting
     (similar,) = places.similar_places(
@@ -129,8 +129,7 @@ def _tried(
 ) -> tuple[Setting, float, np.ndarray]:
     """The setting for `goal`, its held-out error and its `Smoothed.noise_left`, from ``(4, y, x, r)``."""
     one, other = quarters[0] + quarters[1], quarters[2] + quarters[3]
-    difference = (one - other).reshape(-1, one.shape[2])
-    noise = difference.T @ difference / len(difference) / 2.0  # of one half: what they differ by is the noise of both
+    noise = _products(one - other) / 2.0  # of one half: what they differ by is the noise of both
     unit = np.linalg.pinv(noise) / len(noise)  # every direction counts by its own noise, whatever the vectors are
     repeat = goal == "repeatable"
     strengths = places.STRENGTHS if repeat else places.STRENGTHS[:1]

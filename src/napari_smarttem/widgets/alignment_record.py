@@ -244,9 +244,8 @@ class AlignmentRecord(QObject):
             self.learned[going.target] = Learned(names, step.data["response"], step.data["response_covariance"])
             last = self.newest(going.target)
             slopes = response_of({"response": step.data["response"], "controls": list(names)}, last)
-            if (
-                slopes
-            ):  # looks from a defocus, and checks on the way of an acquisition, need them to say what is so in focus
+            if slopes:
+                # looks from a defocus, and checks on the way of an acquisition, need them to say what is so in focus
                 self.responses[going.target] = slopes
                 self.read.emit(None)
         newest = self.newest(going.target)

@@ -80,13 +80,13 @@ class JobBar(QWidget):
         """Show a `RunStatus`: state, steps done of how many, time left, and the reason where the run has ended."""
         self._state = str(status.state)
         total = status.steps_total
-        if (
-            total
-        ):  # an estimate: checks on the way make a run longer, and one that has nothing left to do is over earlier
+        if total:
+            # an estimate: checks on the way make a run longer, and one that has nothing left to do is over earlier
             over = self._state == "finished" and status.outcome == "finished"
-            total = status.steps_done if over and status.steps_done else max(int(total), status.steps_done)
-            self.progress.setRange(0, int(total))
-            self.progress.setValue(min(int(status.steps_done), int(total)))
+            done = int(status.steps_done)
+            total = done if over and done else max(int(total), done)
+            self.progress.setRange(0, total)
+            self.progress.setValue(done)
             self.progress.setFormat(f"{status.steps_done} of {total}")
         elif self._state in {"running", "stopping"}:
             self.progress.setRange(0, 0)

@@ -113,8 +113,9 @@ def simulated(frame: Frame, seeds: int) -> dict[str, tuple[float, ...]]:
     Returns
     -------
     dict
-        ``simulated``, ``simulated_smoothed`` and ``simulated_repeatable`` as in `Stability`; ``simulated_known`` plain maps with
-        the true spectra given; ``rmse`` and the same names: distance of each to the true maps over their spread.
+        ``simulated`` as `Stability.found`; ``simulated_smoothed`` and ``simulated_repeatable`` as of `smoothed` for each of
+        `GOALS`; ``simulated_known`` plain maps with the true spectra given; ``rmse_`` and the same names: distance of each to the
+        true maps over their spread.
     """
     frame = _counts(frame)
     whole = unmix(frame)
